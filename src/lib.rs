@@ -1,0 +1,13 @@
+//! SMS Broadcaster.
+
+pub mod channel;
+pub mod clock;
+pub mod delivery;
+pub mod ingress;
+pub mod message;
+pub mod queue;
+pub mod retry;
+pub mod source;
+pub mod subscribers;
+pub mod template;
+pub mod worker;

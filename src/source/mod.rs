@@ -1,0 +1,3 @@
+//! Sources: the doors texts come by, one file each.
+
+pub mod twilio;

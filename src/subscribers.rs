@@ -1,0 +1,1 @@
+//! Subscribers: who gets a message.

@@ -1,0 +1,1 @@
+//! Templates: from a message to the text a channel sends.
