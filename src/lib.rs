@@ -5,6 +5,7 @@ pub mod clock;
 pub mod delivery;
 pub mod ingress;
 pub mod message;
+pub mod metrics;
 pub mod queue;
 pub mod retry;
 pub mod source;
