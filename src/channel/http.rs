@@ -7,7 +7,6 @@
 //! A provider cannot take a message back, so the difference that matters most is whether a failed
 //! request may have been read: [`NoAnswer`] tells it apart.
 
-use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
@@ -15,7 +14,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -203,8 +202,8 @@ impl HttpClient {
         let deadline = now + post.timeout.min(FAR_AWAY);
         let write_by = deadline.min(now + post.write_within.min(FAR_AWAY));
 
-        let written = Arc::new(AtomicBool::new(false));
-        let body = WatchedBody { bytes: Some(Bytes::from(post.body)), read: Arc::clone(&written) };
+        let gate = Arc::new(Gate::default());
+        let body = GuardedBody { bytes: Some(Bytes::from(post.body)), gate: Arc::clone(&gate) };
         let mut request = self.client.post(post.url.clone()).header(CONTENT_TYPE, post.content_type);
         if let Some((user, password)) = post.basic {
             request = request.basic_auth(user, Some(password.expose_secret()));
@@ -212,15 +211,14 @@ impl HttpClient {
         let mut sending = pin!(request.body(reqwest::Body::wrap(body)).send());
 
         let mut sent = timeout_at(write_by, &mut sending).await;
-        if sent.is_err() && written.load(Ordering::SeqCst) {
+        if sent.is_err() && !gate.call_off() {
             // It may be out already: an answer, even a late one, says more than giving up.
             sent = timeout_at(deadline, &mut sending).await;
         }
-        let written = written.load(Ordering::SeqCst);
         let response = match sent {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(why(&error, written)),
-            Err(_) => return Err(NoAnswer::Timeout { written }),
+            Ok(Err(error)) => return Err(why(&error, gate.taken())),
+            Err(_) => return Err(NoAnswer::Timeout { written: gate.taken() }),
         };
 
         let status = response.status().as_u16();
@@ -296,22 +294,56 @@ fn why(error: &reqwest::Error, written: bool) -> NoAnswer {
     }
 }
 
-/// A request body that notes when the connection takes it: from then on the request may have been
-/// written, before it certainly was not.
-struct WatchedBody {
-    bytes: Option<Bytes>,
-    read: Arc<AtomicBool>,
+/// Stands between a request and the wire. The connection takes the body right before it writes headers
+/// and body, so as long as it is not taken, certainly nothing was sent; and a request that was called
+/// off cannot be taken any more.
+#[derive(Default)]
+struct Gate(AtomicU8);
+
+impl Gate {
+    const WAITING: u8 = 0;
+    const TAKEN: u8 = 1;
+    const CALLED_OFF: u8 = 2;
+
+    /// Takes the request, unless it was called off.
+    fn take(&self) -> bool {
+        let before = self.0.compare_exchange(Self::WAITING, Self::TAKEN, Ordering::SeqCst, Ordering::SeqCst);
+        matches!(before, Ok(_) | Err(Self::TAKEN))
+    }
+
+    /// Calls the request off, unless it was taken.
+    fn call_off(&self) -> bool {
+        let before =
+            self.0.compare_exchange(Self::WAITING, Self::CALLED_OFF, Ordering::SeqCst, Ordering::SeqCst);
+        matches!(before, Ok(_) | Err(Self::CALLED_OFF))
+    }
+
+    fn taken(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == Self::TAKEN
+    }
 }
 
-impl HttpBody for WatchedBody {
+/// A request body behind a [`Gate`].
+struct GuardedBody {
+    bytes: Option<Bytes>,
+    gate: Arc<Gate>,
+}
+
+#[derive(Debug, Error)]
+#[error("the request was called off")]
+struct CalledOff;
+
+impl HttpBody for GuardedBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = CalledOff;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.read.store(true, Ordering::SeqCst);
+    ) -> Poll<Option<Result<Frame<Bytes>, CalledOff>>> {
+        if !self.gate.take() {
+            return Poll::Ready(Some(Err(CalledOff)));
+        }
         Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
     }
 
@@ -386,6 +418,7 @@ fn parse_date(text: &str) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt;
     use proptest::prelude::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
@@ -453,6 +486,18 @@ mod tests {
     async fn a_name_that_leads_nowhere_is_a_failed_connection() {
         let answer = post(&client_that_finds(&[]), "http://provider.invalid/").await;
         assert_eq!(answer.unwrap_err(), NoAnswer::Connect);
+    }
+
+    #[tokio::test]
+    async fn a_request_is_either_taken_or_called_off() {
+        let body = |gate: &Arc<Gate>| GuardedBody { bytes: Some(Bytes::from("x")), gate: Arc::clone(gate) };
+        let gate = Arc::new(Gate::default());
+        assert_eq!(body(&gate).collect().await.unwrap().to_bytes(), "x");
+        assert!(gate.taken() && !gate.call_off());
+        let gate = Arc::new(Gate::default());
+        assert!(gate.call_off() && gate.call_off());
+        assert!(body(&gate).collect().await.is_err());
+        assert!(!gate.taken());
     }
 
     #[test]
