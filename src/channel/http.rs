@@ -483,6 +483,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn no_more_of_an_answer_is_kept_than_the_limit() {
+        for (length, kept, ending) in [
+            (MAX_ANSWER, MAX_ANSWER, Ending::Complete),
+            (MAX_ANSWER + 1, MAX_ANSWER, Ending::Cut),
+            (50 * MAX_ANSWER, MAX_ANSWER, Ending::Cut),
+        ] {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+            let url = format!("http://{}/", listener.local_addr().unwrap());
+            let serve = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 1024]).await.unwrap();
+                let head = format!("HTTP/1.1 500 No\r\nContent-Length: {length}\r\n\r\n");
+                stream.write_all(head.as_bytes()).await.unwrap();
+                // It hangs up when it has read enough.
+                let _ = stream.write_all(&vec![b'x'; length]).await;
+            };
+            let (answer, ()) = tokio::join!(post(&client_that_finds(&[]), &url), serve);
+            let answer = answer.unwrap();
+            assert_eq!((answer.body.len(), answer.ending), (kept, ending), "{length}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_name_that_leads_nowhere_is_a_failed_connection() {
         let answer = post(&client_that_finds(&[]), "http://provider.invalid/").await;
         assert_eq!(answer.unwrap_err(), NoAnswer::Connect);
