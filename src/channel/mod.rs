@@ -1,5 +1,8 @@
 //! Channels: the port ([`contract`]) and one file for each way out.
 
 pub mod contract;
+pub mod forbidden;
+pub mod http;
 pub mod slack;
 pub mod sms;
+pub mod twilio_codes;

@@ -1,3 +1,4 @@
 //! What the tests share.
 
+pub(crate) mod provider;
 pub(crate) mod redis_server;
