@@ -3,6 +3,7 @@
 pub mod channel;
 pub mod clock;
 pub mod delivery;
+pub mod document;
 pub mod ingress;
 pub mod message;
 pub mod metrics;
