@@ -95,6 +95,12 @@ impl<'d> Section<'d> {
         }
     }
 
+    /// Whether `key` is there as a list without entries.
+    pub fn is_empty_list(&self, key: &str) -> bool {
+        let value = self.table.and_then(|table| table.get(key));
+        value.and_then(|value| value.get_ref().as_array()).is_some_and(|list| list.is_empty())
+    }
+
     /// A key of a later version: known, and refused when it is there.
     pub fn later(&self, key: &'static str) {
         if self.get(key).is_some() {
