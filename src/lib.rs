@@ -2,6 +2,7 @@
 
 pub mod channel;
 pub mod clock;
+pub mod config;
 pub mod delivery;
 pub mod document;
 pub mod ingress;

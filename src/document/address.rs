@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use url::Host;
+use url::{Host, Url};
 
 /// Cloud metadata services outside the link-local ranges: Azure, Alibaba Cloud and Oracle Cloud.
 const METADATA_V4: [Ipv4Addr; 3] =
@@ -19,18 +19,21 @@ const METADATA_V6: [Ipv6Addr; 3] = [
 const METADATA_NAMES: [&str; 5] =
     ["metadata", "metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal"];
 
-/// Whether `host` is a link-local address or a cloud's metadata service.
+/// Whether the host of `url` is a link-local address or a cloud's metadata service.
 ///
 /// Such an address answers every process of the machine with its credentials, so no text is ever sent
 /// there. Names are compared, not resolved. Loopback and private addresses are the operator's choice.
-pub fn never_dialled(host: &Host<&str>) -> bool {
-    match host {
-        Host::Domain(name) => {
+pub fn never_dialled(url: &Url) -> bool {
+    match url.host() {
+        None => false,
+        Some(Host::Domain(name)) => {
             let name = name.trim_end_matches('.');
-            METADATA_NAMES.iter().any(|metadata| name.eq_ignore_ascii_case(metadata))
+            // Only http and https URLs have their hosts told apart; of others an address is a name.
+            name.parse().is_ok_and(|address| forbidden(IpAddr::V4(address)))
+                || METADATA_NAMES.iter().any(|metadata| name.eq_ignore_ascii_case(metadata))
         }
-        Host::Ipv4(address) => forbidden(IpAddr::V4(*address)),
-        Host::Ipv6(address) => forbidden(IpAddr::V6(*address)),
+        Some(Host::Ipv4(address)) => forbidden(IpAddr::V4(address)),
+        Some(Host::Ipv6(address)) => forbidden(IpAddr::V6(address)),
     }
 }
 
@@ -66,7 +69,7 @@ mod tests {
     use super::*;
 
     fn of(url: &str) -> bool {
-        never_dialled(&url::Url::parse(url).unwrap().host().unwrap())
+        never_dialled(&Url::parse(url).unwrap())
     }
 
     #[test]
@@ -85,6 +88,8 @@ mod tests {
             "http://100.100.100.200/",
             "http://168.63.129.16/",
             "http://metadata.google.internal/",
+            "redis://169.254.1.2:6379",
+            "redis://[fe80::1]:6379",
             "http://METADATA.google.internal./",
         ] {
             assert!(of(bad), "{bad}");

@@ -90,7 +90,6 @@ impl<'d> Section<'d> {
         parse: impl FnOnce(&str) -> Result<T, Malformed>,
     ) -> Option<T> {
         if !self.has(key) {
-            self.know(key);
             self.missing(key);
             return None;
         }

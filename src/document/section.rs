@@ -82,9 +82,9 @@ impl<'d> Section<'d> {
         self.line
     }
 
-    /// Whether the file says anything about `key`.
-    pub fn has(&self, key: &str) -> bool {
-        self.table.is_some_and(|table| table.contains_key(key))
+    /// Whether the file says anything about `key`, which is thereby known.
+    pub fn has(&self, key: &'static str) -> bool {
+        self.get(key).is_some()
     }
 
     /// The line of the value of `key`; the section's when it is not there.
@@ -96,16 +96,20 @@ impl<'d> Section<'d> {
     }
 
     /// Whether `key` is there as a list without entries.
-    pub fn is_empty_list(&self, key: &str) -> bool {
-        let value = self.table.and_then(|table| table.get(key));
-        value.and_then(|value| value.get_ref().as_array()).is_some_and(|list| list.is_empty())
+    pub fn is_empty_list(&self, key: &'static str) -> bool {
+        self.get(key).and_then(|value| value.get_ref().as_array()).is_some_and(|list| list.is_empty())
     }
 
     /// A key of a later version: known, and refused when it is there.
     pub fn later(&self, key: &'static str) {
-        if self.get(key).is_some() {
-            self.fault_of(key, NOT_YET);
+        if self.has(key) {
+            self.not_yet(key);
         }
+    }
+
+    /// Notes that what `key` says is for a later version.
+    pub fn not_yet(&self, key: &str) {
+        self.fault_of(key, "is not available in this version");
     }
 
     /// A table. When the file does not have it, `build` sees an empty one.
@@ -136,7 +140,6 @@ impl<'d> Section<'d> {
         if self.has(key) {
             return self.table(key, build);
         }
-        self.know(key);
         self.fault(self.line, format!("[{}{key}] is required", self.path));
         None
     }
@@ -161,13 +164,8 @@ impl<'d> Section<'d> {
     }
 
     pub(super) fn get(&self, key: &'static str) -> Option<&'d Spanned<DeValue<'d>>> {
-        self.know(key);
-        self.table?.get(key)
-    }
-
-    /// Remembers that `key` has a meaning here.
-    pub(super) fn know(&self, key: &'static str) {
         self.known.borrow_mut().push(key);
+        self.table?.get(key)
     }
 
     pub(super) fn within<T>(
@@ -249,8 +247,6 @@ impl<'d> Section<'d> {
         }
     }
 }
-
-const NOT_YET: &str = "is not available in this version";
 
 fn article(value: &DeValue<'_>) -> &'static str {
     match value {

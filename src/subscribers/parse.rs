@@ -82,10 +82,7 @@ fn condition<T>(
 
 fn target(section: &Section<'_>, default_name: Option<&str>) -> Option<Target> {
     let name = match default_name {
-        Some(default) if !section.has("name") => {
-            section.text("name");
-            Some(default.to_owned())
-        }
+        Some(default) if !section.has("name") => Some(default.to_owned()),
         _ => section.required("name", name),
     };
     let deadline = section.duration("deadline", Duration::from_millis(1)..=LONGEST);
@@ -150,7 +147,7 @@ fn slack_table(section: &Section<'_>) -> Option<Recipient> {
 pub fn parse_webhook(text: &str) -> Result<WebhookUrl, Malformed> {
     let webhook = WebhookUrl::parse(text)?;
     let url = url::Url::parse(text).map_err(|_| Malformed("a webhook is an http or https URL"))?;
-    if url.host().is_some_and(|host| never_dialled(&host)) {
+    if never_dialled(&url) {
         return Err(Malformed("link-local and cloud metadata addresses are never called"));
     }
     Ok(webhook)
