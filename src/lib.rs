@@ -2,7 +2,9 @@
 
 pub mod channel;
 pub mod clock;
+pub mod config;
 pub mod delivery;
+pub mod document;
 pub mod ingress;
 pub mod message;
 pub mod metrics;

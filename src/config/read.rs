@@ -1,0 +1,367 @@
+//! From the sections of the file to the settings. Every default that is not a settings type's own stands
+//! here, and every check that needs more than one value.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use secrecy::SecretString;
+use tracing::Level;
+use url::Url;
+
+use super::settings::{Config, LogFormat, LogSettings, QueueChoice};
+use super::urls::{parse_api_base, parse_public_url, parse_redis_url};
+use crate::channel::slack::SlackSettings;
+use crate::channel::sms::{SmsSender, SmsSettings};
+use crate::delivery::ChannelId;
+use crate::document::{Frequency, LONGEST, Section};
+use crate::ingress::IngressSettings;
+use crate::message::{AccountSid, Malformed};
+use crate::queue::contract::{LaneLimits, QueueSettings, Rate};
+use crate::queue::redis::{Durability, RedisSettings};
+use crate::retry::RetryPolicy;
+use crate::source::twilio::TwilioSettings;
+use crate::subscribers::parse_sender;
+use crate::worker::{ChannelPlan, WorkerSettings};
+
+/// A deadline or delay of any length that stores can count: they count milliseconds.
+const ANY_LENGTH: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
+
+/// Below this a lease may end between two renewals on a busy machine.
+const SHORTEST_LEASE: Duration = Duration::from_secs(2);
+
+/// Reads the whole file; `None` after at least one fault was noted.
+pub(super) fn build(root: &Section<'_>, path: &Path) -> Option<Config> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    for key in ["source", "telemetry"] {
+        root.later(key);
+    }
+    let subscribers = root.parsed("subscribers", file_path).unwrap_or("subscribers.toml".into());
+
+    let ingress = root.table("ingress", ingress);
+    let (ops_listen, ops_line) = root
+        .table("ops", |ops| (ops.parsed("listen", listen).unwrap_or(loopback(9464)), ops.line_of("listen")));
+    let twilio = root.table("twilio", twilio);
+    let times = root.table("message", message);
+    let (queue, capacity) = root.table("queue", |section| queue(section, folder));
+    let (worker, lease_line) = root.table("worker", |section| worker(section, times.deadline));
+    let retry = root.table("retry", retry);
+    let channels = root.table("channel", |channels| {
+        let lease = (worker.lease, lease_line);
+        let sms = channels.table("sms", |section| channel(section, lease));
+        let slack = channels.table("slack", |section| channel(section, lease));
+        BTreeMap::from([(ChannelId::sms(), sms), (ChannelId::slack(), slack)])
+    });
+    let templates = root.table("templates", templates);
+    let log = root.table("log", log);
+
+    if ops_listen == ingress.listen && ops_listen.port() != 0 {
+        root.fault(ops_line, "`ops.listen` must not be `ingress.listen`: metrics are not for the public");
+    }
+
+    let (public_url, twilio) = (ingress.public_url?, twilio?);
+    let own_number = match &twilio.sender {
+        SmsSender::From(number) => Some(number.clone()),
+        SmsSender::Service(_) => None,
+    };
+    let timeout = |channel: &ChannelId| channels.get(channel).map(|plan: &ChannelPlan| plan.timeout);
+    Some(Config {
+        file: path.display().to_string(),
+        subscribers: folder.join(subscribers),
+        ingress: IngressSettings {
+            listen: ingress.listen,
+            max_body: ingress.max_body,
+            rate_per_ip: ingress.rate_per_ip,
+            trusted_proxies: ingress.trusted_proxies,
+            loop_guard: own_number.filter(|_| ingress.loop_guard),
+            deadline: times.deadline,
+        },
+        ops_listen,
+        sms: SmsSettings {
+            api_base: twilio.api_base,
+            account_sid: twilio.account_sid.clone(),
+            user: twilio.user,
+            password: twilio.password,
+            sender: twilio.sender,
+            timeout: timeout(&ChannelId::sms())?,
+        },
+        slack: SlackSettings { timeout: timeout(&ChannelId::slack())? },
+        twilio: TwilioSettings {
+            public_url,
+            account_sid: twilio.account_sid,
+            auth_tokens: twilio.auth_tokens,
+        },
+        queue: queue?,
+        queue_settings: QueueSettings {
+            lease: worker.lease,
+            retention: times.retention,
+            capacity,
+            ..QueueSettings::default()
+        },
+        retry,
+        worker,
+        channels,
+        templates,
+        log,
+    })
+}
+
+/// `[ingress]` before what other sections add to it.
+struct Ingress {
+    listen: SocketAddr,
+    public_url: Option<Url>,
+    max_body: usize,
+    rate_per_ip: Option<Rate>,
+    trusted_proxies: Vec<IpNet>,
+    loop_guard: bool,
+}
+
+fn ingress(section: &Section<'_>) -> Ingress {
+    const LARGEST_BODY: u64 = 64 << 20;
+    let max_body = section.size("max_body", 64 << 10, 1..=LARGEST_BODY);
+    // One second's worth at once: Twilio sends in bursts from few addresses.
+    let rate_per_ip = section
+        .frequency("rate_per_ip", "50/s")
+        .map(|rate| Rate { interval: rate.interval(), burst: rate.per_second() });
+    Ingress {
+        listen: section.parsed("listen", listen).unwrap_or(loopback(8080)),
+        public_url: section.required("public_url", parse_public_url),
+        max_body: usize::try_from(max_body).expect("64 MiB fit any address space"),
+        rate_per_ip,
+        trusted_proxies: section.list("trusted_proxies", network).unwrap_or_default(),
+        loop_guard: section.flag("loop_guard", true),
+    }
+}
+
+/// `[twilio]`, complete.
+struct Twilio {
+    account_sid: AccountSid,
+    auth_tokens: Vec<SecretString>,
+    user: String,
+    password: SecretString,
+    sender: SmsSender,
+    api_base: String,
+}
+
+fn twilio(section: &Section<'_>) -> Option<Twilio> {
+    let account_sid = section.required("account_sid", AccountSid::parse);
+    if !section.has("auth_tokens") {
+        section.missing("auth_tokens");
+    } else if section.is_empty_list("auth_tokens") {
+        section.fault_of("auth_tokens", "must not be empty");
+    }
+    let auth_tokens = section.list("auth_tokens", secret).unwrap_or_default();
+    let key_sid =
+        section.parsed("api_key_sid", |text| sid(text, "SK", "an API key's SID is SK and 32 digits"));
+    let key_secret = section.parsed("api_key_secret", secret);
+    for (one, other) in [("api_key_sid", "api_key_secret"), ("api_key_secret", "api_key_sid")] {
+        if section.has(one) && !section.has(other) {
+            section.fault_of(one, format_args!("needs `{other}` too"));
+        }
+    }
+    let from = section.parsed("from", |text| parse_sender(text).map(|from| from.as_str().to_owned()));
+    let service = section
+        .parsed("messaging_service_sid", |text| sid(text, "MG", "a messaging service is MG and 32 digits"));
+    match (section.has("from"), section.has("messaging_service_sid")) {
+        (true, true) => {
+            section.fault_of("messaging_service_sid", "must not stand beside `from`: give one of them");
+        }
+        (false, false) => section
+            .fault(section.line(), "`twilio.from` is required (or `messaging_service_sid` in its place)"),
+        _ => {}
+    }
+    let api_base = section.parsed("api_base", parse_api_base).unwrap_or("https://api.twilio.com".to_owned());
+
+    let account_sid = account_sid?;
+    let first_token = auth_tokens.first()?.clone();
+    let (user, password) =
+        key_sid.zip(key_secret).unwrap_or_else(|| (account_sid.as_str().to_owned(), first_token));
+    let sender = from.map(SmsSender::From).or(service.map(SmsSender::Service))?;
+    Some(Twilio { account_sid, auth_tokens, user, password, sender, api_base })
+}
+
+/// `[message]`.
+struct Times {
+    deadline: Duration,
+    retention: Duration,
+}
+
+fn message(section: &Section<'_>) -> Times {
+    let retention = QueueSettings::default().retention;
+    let times = Times {
+        deadline: section.duration("deadline", ANY_LENGTH).unwrap_or(Duration::from_secs(600)),
+        retention: section.duration("retention", ANY_LENGTH).unwrap_or(retention),
+    };
+    if times.retention < times.deadline {
+        let key = if section.has("retention") { "retention" } else { "deadline" };
+        section
+            .fault(section.line_of(key), "`message.retention` must not be shorter than `message.deadline`");
+    }
+    times
+}
+
+/// The back-end, and the capacity.
+fn queue(section: &Section<'_>, folder: &Path) -> (Option<QueueChoice>, u64) {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Backend {
+        Embedded,
+        Redis,
+    }
+    let backend = section.word(
+        "backend",
+        Backend::Embedded,
+        &[("embedded", Backend::Embedded), ("redis", Backend::Redis)],
+    );
+    let path = section.parsed("path", file_path).unwrap_or("data/queue.db".into());
+    let url = section.parsed("url", parse_redis_url);
+    if section.has("url") && !section.has("backend") {
+        section.fault_of("url", "says nothing without `backend = \"redis\"`");
+    }
+    let durability = section.word(
+        "durability",
+        Some(Durability::Process),
+        &[
+            ("process", Some(Durability::Process)),
+            ("disk", Some(Durability::Disk)),
+            ("replica", None),
+            ("disk+replica", None),
+        ],
+    );
+    if durability.is_none() {
+        section.not_yet("durability");
+    }
+    if section.integer("shards", 1, 1..=1024) > 1 {
+        section.not_yet("shards");
+    }
+    if section.text("spool").is_some_and(|spool| !spool.as_str().is_empty()) {
+        section.not_yet("spool");
+    }
+    if !section.is_empty_list("encryption_keys") {
+        section.later("encryption_keys");
+    }
+    let capacity = section.integer("capacity", QueueSettings::default().capacity, 1..=1_000_000_000_000);
+    let choice = match backend {
+        Backend::Embedded => Some(QueueChoice::Embedded { path: folder.join(path) }),
+        Backend::Redis => {
+            let url = url.unwrap_or_else(|| SecretString::from("redis://127.0.0.1:6379".to_owned()));
+            durability.map(|durability| QueueChoice::Redis(RedisSettings { url, durability }))
+        }
+    };
+    (choice, capacity)
+}
+
+/// The worker, and the line to blame its lease on.
+fn worker(section: &Section<'_>, deadline: Duration) -> (WorkerSettings, usize) {
+    let concurrency = section.integer("concurrency", 64, 1..=10_000);
+    let settings = WorkerSettings {
+        concurrency: usize::try_from(concurrency).expect("ten thousand fit any address space"),
+        lease: section.duration("lease", SHORTEST_LEASE..=LONGEST).unwrap_or(QueueSettings::default().lease),
+        drain: section.duration("drain", Duration::ZERO..=LONGEST).unwrap_or(Duration::from_secs(25)),
+        deadline,
+    };
+    (settings, section.line_of("lease"))
+}
+
+fn retry(section: &Section<'_>) -> RetryPolicy {
+    let default = RetryPolicy::default();
+    let attempts = section.integer("max_attempts", default.max_attempts.into(), 1..=1_000);
+    let policy = RetryPolicy {
+        base: section.duration("base", ANY_LENGTH).unwrap_or(default.base),
+        factor: section.number("factor", default.factor, 1.0..=100.0),
+        cap: section.duration("cap", ANY_LENGTH).unwrap_or(default.cap),
+        max_attempts: u32::try_from(attempts).expect("a thousand fit"),
+    };
+    if policy.cap < policy.base {
+        let key = if section.has("cap") { "cap" } else { "base" };
+        section.fault(section.line_of(key), "`retry.cap` must not be shorter than `retry.base`");
+    }
+    policy
+}
+
+/// One channel; `lease` comes with the line to blame it on.
+fn channel(section: &Section<'_>, (lease, lease_line): (Duration, usize)) -> ChannelPlan {
+    let timeout = section.duration("timeout", ANY_LENGTH).unwrap_or(Duration::from_secs(10));
+    if timeout >= lease {
+        let line = if section.has("timeout") { section.line_of("timeout") } else { lease_line };
+        section.fault(line, "`timeout` of a channel must be shorter than `worker.lease`");
+    }
+    let burst =
+        |key, default| u32::try_from(section.integer(key, default, 1..=1_000_000)).expect("a million fit");
+    let rate = |frequency: Option<Frequency>, burst| {
+        frequency.map(|frequency| Rate { interval: frequency.interval(), burst })
+    };
+    let limits = LaneLimits {
+        lane: rate(section.frequency("rate", "10/s"), burst("burst", 10)),
+        destination: rate(
+            section.frequency("rate_per_destination", "1/s"),
+            burst("burst_per_destination", 3),
+        ),
+    };
+    ChannelPlan { timeout, limits }
+}
+
+fn templates(section: &Section<'_>) -> BTreeMap<ChannelId, String> {
+    let text = |key, default: &str| section.parsed(key, template).unwrap_or(default.to_owned());
+    BTreeMap::from([
+        (ChannelId::sms(), text("sms", "MFA challenge from {name}\n{body}")),
+        (ChannelId::slack(), text("slack", "*New MFA challenge*\n From: {name}\n\n```\n{body}\n```")),
+    ])
+}
+
+fn log(section: &Section<'_>) -> LogSettings {
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let levels = [
+        ("error", Level::ERROR),
+        ("warn", Level::WARN),
+        ("info", Level::INFO),
+        ("debug", Level::DEBUG),
+        ("trace", Level::TRACE),
+    ];
+    LogSettings {
+        format: section.word("format", LogFormat::Text, &formats),
+        level: section.word("level", Level::INFO, &levels),
+    }
+}
+
+/// What a template must be. An empty one would send empty texts, which every provider refuses.
+fn template(text: &str) -> Result<String, Malformed> {
+    if text.trim().is_empty() { Err(Malformed("a template must not be empty")) } else { Ok(text.to_owned()) }
+}
+
+fn file_path(text: &str) -> Result<PathBuf, Malformed> {
+    if text.is_empty() || text.contains('\0') {
+        Err(Malformed("a path must not be empty"))
+    } else {
+        Ok(PathBuf::from(text))
+    }
+}
+
+fn listen(text: &str) -> Result<SocketAddr, Malformed> {
+    text.parse().map_err(|_| Malformed("an address and a port: \"127.0.0.1:8080\" or \"[::]:8080\""))
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// A network, or a single address.
+fn network(text: &str) -> Result<IpNet, Malformed> {
+    let single = |_| text.parse::<IpAddr>().map(IpNet::from);
+    text.parse().or_else(single).map_err(|_| Malformed("a network is written \"10.0.0.0/8\""))
+}
+
+fn secret(text: &str) -> Result<SecretString, Malformed> {
+    if text.is_empty() || text.trim() != text || text.contains(char::is_control) {
+        return Err(Malformed("a secret must not be empty, nor start or end with a blank"));
+    }
+    Ok(SecretString::from(text.to_owned()))
+}
+
+fn sid(text: &str, kind: &str, expected: &'static str) -> Result<String, Malformed> {
+    let hex = text.strip_prefix(kind).unwrap_or("");
+    let ok = hex.len() == 32 && hex.bytes().all(|b| b.is_ascii_hexdigit());
+    if ok { Ok(text.to_owned()) } else { Err(Malformed(expected)) }
+}

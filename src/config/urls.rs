@@ -1,0 +1,186 @@
+//! What the URLs of the configuration must be.
+
+use secrecy::SecretString;
+use url::Url;
+
+use crate::document::never_dialled;
+use crate::message::Malformed;
+
+const FORBIDDEN: Malformed = Malformed("link-local and cloud metadata addresses are never called");
+
+/// Reads the origin (and path prefix) that Twilio calls: an http or https URL with a host; user and
+/// password are allowed, query and fragment are not. Slashes at its end are dropped.
+pub fn parse_public_url(text: &str) -> Result<Url, Malformed> {
+    http_url(
+        text,
+        "an http or https URL with a host, without query and fragment: \"https://mfa.example.com\"",
+    )
+}
+
+/// Reads the origin of Twilio's API, which may have a path prefix; returned without a slash at its end.
+pub(super) fn parse_api_base(text: &str) -> Result<String, Malformed> {
+    let expected = "an http or https URL with a host, without user, query and fragment";
+    let url = http_url(text, expected)?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Malformed(expected));
+    }
+    if never_dialled(&url) {
+        return Err(FORBIDDEN);
+    }
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+fn http_url(text: &str, expected: &'static str) -> Result<Url, Malformed> {
+    let bad = Malformed(expected);
+    // The parser would drop blanks and guess slashes; who signs a URL takes it as written.
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let written_out = rest.is_some_and(|rest| !rest.starts_with('/'));
+    if !written_out || text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\') {
+        return Err(bad);
+    }
+    let mut url = Url::parse(text).map_err(|_| bad.clone())?;
+    let host = url.host_str().is_some_and(|host| !host.is_empty());
+    if !host || url.query().is_some() || url.fragment().is_some() {
+        return Err(bad);
+    }
+    let path = url.path().trim_end_matches('/').to_owned();
+    url.set_path(&path);
+    Ok(url)
+}
+
+/// Reads `redis://[user:password@]host[:port][/db]`.
+pub(super) fn parse_redis_url(text: &str) -> Result<SecretString, Malformed> {
+    const LATER: [&str; 6] = [
+        "rediss:",
+        "redis+sentinel:",
+        "rediss+sentinel:",
+        "redis-sentinel:",
+        "redis+cluster:",
+        "redis-cluster:",
+    ];
+    let bad = Malformed("a Redis URL: redis://[user:password@]host[:port][/db]");
+    if LATER.iter().any(|scheme| text.starts_with(scheme)) {
+        return Err(Malformed("rediss://, sentinel and cluster URLs are not available in this version"));
+    }
+    if text.contains(',') && text.matches("://").count() != 1 || hosts(text).contains(',') {
+        return Err(Malformed("a list of servers (cluster) is not available in this version"));
+    }
+    let url = Url::parse(text).map_err(|_| bad.clone())?;
+    let database = url.path().trim_start_matches('/');
+    let ok = url.scheme() == "redis"
+        && url.host_str().is_some_and(|host| !host.is_empty())
+        && (database.is_empty() || database.parse::<u32>().is_ok())
+        && url.query().is_none()
+        && url.fragment().is_none();
+    if !ok {
+        return Err(bad);
+    }
+    if never_dialled(&url) {
+        return Err(FORBIDDEN);
+    }
+    Ok(SecretString::from(text.to_owned()))
+}
+
+/// The part of a URL where hosts stand; a password may hold a comma.
+fn hosts(text: &str) -> &str {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts)
+}
+
+/// A URL without its user, password and path: `https://***@mfa.example.com/…`.
+pub(super) fn masked(text: &str) -> String {
+    let Ok(url) = Url::parse(text) else { return "***".to_owned() };
+    let user = if url.username().is_empty() && url.password().is_none() { "" } else { "***@" };
+    let host = url.host_str().unwrap_or("");
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let path = if url.path().trim_matches('/').is_empty() { "" } else { "/…" };
+    format!("{}://{user}{host}{port}{path}", url.scheme())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_public_url_is_an_origin_that_may_have_a_prefix_and_a_user() {
+        for (text, kept) in [
+            ("https://mfa.example.com", "https://mfa.example.com/"),
+            ("https://mfa.example.com/", "https://mfa.example.com/"),
+            ("http://127.0.0.1:8080/a/b/", "http://127.0.0.1:8080/a/b"),
+            ("https://user:pw@mfa.example.com", "https://user:pw@mfa.example.com/"),
+        ] {
+            assert_eq!(parse_public_url(text).unwrap().as_str(), kept);
+        }
+        for bad in [
+            "",
+            "mfa.example.com",
+            "https:mfa.example.com",
+            "ftp://mfa.example.com",
+            "https://",
+            "https:///x",
+            "https://a/?q=1",
+            "https://a/#rc=5",
+            "https://a/?",
+            " https://a",
+            "https://a b",
+            "https:\\\\a",
+        ] {
+            assert!(parse_public_url(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_api_may_be_plain_and_private_but_never_a_metadata_service() {
+        assert_eq!(parse_api_base("http://127.0.0.1:9/").unwrap(), "http://127.0.0.1:9");
+        assert_eq!(parse_api_base("https://api.twilio.com").unwrap(), "https://api.twilio.com");
+        assert_eq!(parse_api_base("http://10.0.0.1/twilio/").unwrap(), "http://10.0.0.1/twilio");
+        for bad in
+            ["http://169.254.169.254", "http://[fe80::1]", "https://u:p@api.twilio.com", "api.twilio.com"]
+        {
+            assert!(parse_api_base(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn redis_is_one_plain_server_in_this_version() {
+        for good in [
+            "redis://127.0.0.1:6379",
+            "redis://localhost",
+            "redis://user:p%2Cw@10.0.0.1:6379/3",
+            "redis://:a,b@host/0",
+            "redis://[::1]:6379",
+        ] {
+            assert!(parse_redis_url(good).is_ok(), "{good}");
+        }
+        for later in [
+            "rediss://host",
+            "redis+sentinel://host/mymaster",
+            "redis://a:1,b:2",
+            "redis://a:1,redis://b:2",
+            "redis://u:p@a,b",
+        ] {
+            let Err(Malformed(why)) = parse_redis_url(later) else { panic!("{later}") };
+            assert!(why.contains("not available in this version"), "{later}: {why}");
+        }
+        for bad in [
+            "",
+            "127.0.0.1:6379",
+            "http://a",
+            "redis://",
+            "redis://a/x",
+            "redis://a?db=1",
+            "redis://169.254.1.1",
+        ] {
+            assert!(parse_redis_url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_masked_url_shows_where_and_not_how() {
+        assert_eq!(masked("https://u:p@a.example/x/y"), "https://***@a.example/…");
+        assert_eq!(masked("redis://:pw@127.0.0.1:6379/3"), "redis://***@127.0.0.1:6379/…");
+        assert_eq!(masked("https://a.example/"), "https://a.example");
+        assert_eq!(masked("hunter2"), "***");
+    }
+}

@@ -1,1 +1,0 @@
-//! Subscribers: who gets a message.

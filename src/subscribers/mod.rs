@@ -1,0 +1,12 @@
+//! Subscribers: who gets a message.
+//!
+//! `parse` reads `subscribers.toml`; `matching` finds the first subscriber, in the order of the file, all of
+//! whose conditions hold, without looking at those that name other senders.
+
+mod matching;
+mod parse;
+mod senders;
+
+pub use matching::{Match, Route, Subscribers};
+pub use parse::parse_webhook;
+pub use senders::parse_sender;
