@@ -1,1 +1,0 @@
-//! The queue in a file of this machine.

@@ -1,0 +1,379 @@
+//! The thread that writes: it gathers what waits for it into one transaction (group commit).
+//!
+//! While one transaction is being written to the disk, callers queue up; the next takes all of them.
+//! So a lone call is committed at once and a crowd shares its `fsync`s, without a timer.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Row};
+use tokio::sync::{mpsc, oneshot};
+
+use super::books::Books;
+use super::doorbell::Doorbells;
+use super::fault::{self, Health};
+use super::file::Identity;
+use crate::clock::{Clock, Timestamp};
+use crate::queue::contract::{QueueError, QueueSettings};
+
+/// The most calls that share one transaction.
+const GROUP: usize = 256;
+
+/// Calls that may wait for the thread; further ones wait for a place.
+const WAITING: usize = 1024;
+
+/// How often the log beside the database is folded into it and emptied at the latest, so that the
+/// texts of finished messages do not linger there.
+const FOLD_EVERY: Duration = Duration::from_secs(10);
+
+/// What a call works with: the open transaction, the books, the time.
+pub(super) struct Step<'a> {
+    connection: &'a Connection,
+    pub(super) settings: &'a QueueSettings,
+    pub(super) bells: &'a Doorbells,
+    /// The time at which the whole call happens.
+    pub(super) now: Timestamp,
+    pub(super) books: Books,
+    /// Lanes to ring for once the transaction is committed.
+    rung: BTreeSet<String>,
+    /// Whether to look after the file once the transaction is committed.
+    upkeep: bool,
+}
+
+impl Step<'_> {
+    /// Runs a statement; returns how many rows it changed.
+    pub(super) fn run(&self, sql: &str, parameters: impl rusqlite::Params) -> rusqlite::Result<usize> {
+        self.connection.prepare_cached(sql)?.execute(parameters)
+    }
+
+    /// The first row of a query, `None` when there is none.
+    pub(super) fn row<T>(
+        &self,
+        sql: &str,
+        parameters: impl rusqlite::Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Option<T>> {
+        self.connection.prepare_cached(sql)?.query_row(parameters, read).optional()
+    }
+
+    /// Every row of a query.
+    pub(super) fn rows<T>(
+        &self,
+        sql: &str,
+        parameters: impl rusqlite::Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Vec<T>> {
+        self.connection.prepare_cached(sql)?.query_map(parameters, read)?.collect()
+    }
+
+    /// The number SQLite gave the row inserted last.
+    pub(super) fn last_row(&self) -> i64 {
+        self.connection.last_insert_rowid()
+    }
+
+    /// Rings for `lane` once this is committed.
+    pub(super) fn ring(&mut self, lane: &str) {
+        if !self.rung.contains(lane) {
+            self.rung.insert(lane.to_owned());
+        }
+    }
+
+    /// Looks after the file once this is committed.
+    pub(super) fn ask_for_upkeep(&mut self) {
+        self.upkeep = true;
+    }
+
+    /// Gives up to `pages` unused pages back to the file system.
+    pub(super) fn shrink(&self, pages: u32) -> rusqlite::Result<()> {
+        self.connection.execute_batch(&format!("PRAGMA incremental_vacuum({pages})"))
+    }
+
+    /// Pages of the file, and how many of them are unused.
+    pub(super) fn pages(&self) -> rusqlite::Result<(i64, i64)> {
+        let all = self.connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
+        let unused = self.connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+        Ok((all, unused))
+    }
+}
+
+/// A call that waits for the thread. It may be run more than once: if the group it was in cannot be
+/// committed as one, each of the group gets a transaction of its own.
+trait Job: Send {
+    fn run(&mut self, step: &mut Step<'_>) -> rusqlite::Result<()>;
+    fn answer(self: Box<Self>, verdict: Result<(), QueueError>);
+}
+
+struct Call<I, F, T> {
+    /// Declared before `reply` so that it is let go before the caller hears anything, even if that is
+    /// only that nobody will answer.
+    input: Arc<I>,
+    work: F,
+    result: Option<T>,
+    reply: oneshot::Sender<Result<T, QueueError>>,
+}
+
+impl<I, F, T> Job for Call<I, F, T>
+where
+    I: Send + Sync,
+    F: Fn(&mut Step<'_>, &I) -> rusqlite::Result<T> + Send,
+    T: Send,
+{
+    fn run(&mut self, step: &mut Step<'_>) -> rusqlite::Result<()> {
+        self.result = Some((self.work)(step, &self.input)?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, verdict: Result<(), QueueError>) {
+        let Self { input, work, result, reply } = *self;
+        drop((input, work));
+        let answer = verdict
+            .and_then(|()| result.ok_or_else(|| QueueError::Unavailable("the call was not run".to_owned())));
+        // Nobody listens any more when the caller gave up; what was done is done.
+        let _ = reply.send(answer);
+    }
+}
+
+/// The way to the thread. Dropping it lets the thread finish what waits, close the file and end.
+pub(super) struct Desk {
+    sender: Option<mpsc::Sender<Box<dyn Job>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Desk {
+    /// Has `work` done and waits until it is committed. `input` is lent to the work and comes back.
+    pub(super) async fn ask_with<I, F, T>(&self, input: I, work: F) -> (I, Result<T, QueueError>)
+    where
+        I: Send + Sync + 'static,
+        F: Fn(&mut Step<'_>, &I) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let input = Arc::new(input);
+        let (reply, answer) = oneshot::channel();
+        let call = Call { input: Arc::clone(&input), work, result: None, reply };
+        let sender = self.sender.as_ref().expect("taken only when the desk is dropped");
+        let answer = match sender.send(Box::new(call)).await {
+            Ok(()) => answer.await.unwrap_or_else(|_| Err(stopped())),
+            Err(_) => Err(stopped()),
+        };
+        (Arc::into_inner(input).expect("a call lets go of its input before it answers"), answer)
+    }
+
+    /// Has `work` done and waits until it is committed.
+    pub(super) async fn ask<F, T>(&self, work: F) -> Result<T, QueueError>
+    where
+        F: Fn(&mut Step<'_>) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.ask_with((), move |step, ()| work(step)).await.1
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        self.sender = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the embedded queue's writer ended by a panic");
+        }
+    }
+}
+
+fn stopped() -> QueueError {
+    QueueError::Unavailable("its writer has stopped".to_owned())
+}
+
+/// The thread's own.
+pub(super) struct Writer {
+    pub(super) connection: Connection,
+    pub(super) settings: QueueSettings,
+    pub(super) clock: Clock,
+    pub(super) bells: Arc<Doorbells>,
+    pub(super) health: Arc<Health>,
+    /// Transactions committed that changed something.
+    pub(super) commits: Arc<AtomicU64>,
+    /// The file as it was opened; only the service, which looks after the file, has it.
+    pub(super) file: Option<Identity>,
+}
+
+impl Writer {
+    /// Starts the thread.
+    pub(super) fn start(self) -> std::io::Result<Desk> {
+        let (sender, inbox) = mpsc::channel(WAITING);
+        let thread =
+            std::thread::Builder::new().name("queue-writer".to_owned()).spawn(move || self.work(inbox))?;
+        Ok(Desk { sender: Some(sender), thread: Some(thread) })
+    }
+
+    fn work(mut self, mut inbox: mpsc::Receiver<Box<dyn Job>>) {
+        let mut fold = Fold::default();
+        let mut group = Vec::with_capacity(GROUP);
+        while inbox.blocking_recv_many(&mut group, GROUP) > 0 {
+            let upkeep = self.serve(std::mem::take(&mut group));
+            if upkeep && self.health.check().is_ok() {
+                self.look_after_the_file(&mut fold);
+            }
+        }
+        if self.health.check().is_err() {
+            // Closing would write the log into the database: not into one that is broken.
+            let _ = super::file::forbid_fold_on_close(&self.connection);
+        }
+    }
+
+    /// Runs a group, commits it and answers. Returns whether somebody asked for upkeep.
+    fn serve(&mut self, mut group: Vec<Box<dyn Job>>) -> bool {
+        if let Err(error) = self.health.check() {
+            for job in group {
+                job.answer(Err(error.clone()));
+            }
+            return false;
+        }
+        match self.transact(&mut group) {
+            Ok(Committed { verdicts, upkeep }) => {
+                for (job, verdict) in group.into_iter().zip(verdicts) {
+                    job.answer(verdict);
+                }
+                upkeep
+            }
+            Err(error) if fault::is_lack_of_space(&error) && group.len() > 1 => {
+                // What drains the queue needs little space; it must not fail for what fills it.
+                self.make_room();
+                group.into_iter().fold(false, |upkeep, job| self.serve(vec![job]) || upkeep)
+            }
+            Err(error) => {
+                let verdict = fault::queue_error(&error);
+                if fault::is_final(&error) {
+                    self.health.fail(verdict.clone());
+                }
+                for job in group {
+                    job.answer(Err(verdict.clone()));
+                }
+                false
+            }
+        }
+    }
+
+    fn transact(&mut self, group: &mut [Box<dyn Job>]) -> rusqlite::Result<Committed> {
+        let outcome = self.attempt(group);
+        if outcome.is_err() && !self.connection.is_autocommit() {
+            // It can only fail by having been rolled back already.
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
+        outcome
+    }
+
+    fn attempt(&mut self, group: &mut [Box<dyn Job>]) -> rusqlite::Result<Committed> {
+        self.fixed("BEGIN IMMEDIATE")?;
+        let changes_before = self.connection.total_changes();
+        let books = Books::load(&self.connection)?;
+        let mut step = Step {
+            connection: &self.connection,
+            settings: &self.settings,
+            bells: &self.bells,
+            now: self.clock.now(),
+            books,
+            rung: BTreeSet::new(),
+            upkeep: false,
+        };
+        let mut verdicts = Vec::with_capacity(group.len());
+        if let [job] = group {
+            job.run(&mut step)?;
+            verdicts.push(Ok(()));
+        } else {
+            for job in group {
+                verdicts.push(self.run_apart(job.as_mut(), &mut step)?);
+            }
+        }
+        let Step { books: new_books, rung, upkeep, .. } = step;
+        new_books.save(books, &self.connection)?;
+        self.fixed("COMMIT")?;
+        if self.connection.total_changes() != changes_before {
+            self.commits.fetch_add(1, Ordering::Relaxed);
+        }
+        for lane in rung {
+            self.bells.ring(&lane);
+        }
+        Ok(Committed { verdicts, upkeep })
+    }
+
+    /// Runs one job of several so that its failure undoes nothing but its own work. An error returned
+    /// is the whole group's.
+    fn run_apart(&self, job: &mut dyn Job, step: &mut Step<'_>) -> rusqlite::Result<Result<(), QueueError>> {
+        self.fixed("SAVEPOINT job")?;
+        let books = step.books;
+        let verdict = match job.run(step) {
+            Ok(()) => Ok(()),
+            // Some errors end the transaction, and with it the work of all before this one.
+            Err(error) if self.connection.is_autocommit() || fault::is_final(&error) => return Err(error),
+            Err(error) => {
+                self.fixed("ROLLBACK TO job")?;
+                step.books = books;
+                Err(fault::queue_error(&error))
+            }
+        };
+        self.fixed("RELEASE job")?;
+        Ok(verdict)
+    }
+
+    fn fixed(&self, sql: &'static str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(sql)?.execute([])?;
+        Ok(())
+    }
+
+    /// Folds the log into the database, after which the log is written from its start again.
+    fn make_room(&self) {
+        if let Err(error) = self.fold("PASSIVE") {
+            tracing::warn!(error = %fault::queue_error(&error), "the queue's log cannot be folded");
+        }
+    }
+
+    fn fold(&self, how: &str) -> rusqlite::Result<bool> {
+        let sql = format!("PRAGMA wal_checkpoint({how})");
+        self.connection.query_row(&sql, [], |row| row.get::<_, i64>(0)).map(|busy| busy == 0)
+    }
+
+    fn look_after_the_file(&self, fold: &mut Fold) {
+        let Some(file) = &self.file else { return };
+        if let Err(error) = file.check() {
+            self.health.fail(error);
+            return;
+        }
+        let now = self.clock.now();
+        let changes = self.connection.total_changes();
+        let due = fold.at.is_none_or(|at| now.since(at) >= FOLD_EVERY || now < at);
+        if !due || fold.changes == changes {
+            return;
+        }
+        // A reader that is in the middle of the log is not waited for: there is a next time.
+        let folded = self
+            .connection
+            .busy_timeout(Duration::ZERO)
+            .and_then(|()| self.fold("TRUNCATE"))
+            .and_then(|done| self.connection.busy_timeout(super::file::BUSY_TIMEOUT).map(|()| done));
+        match folded {
+            Ok(true) => *fold = Fold { at: Some(now), changes },
+            Ok(false) => {}
+            Err(error) if fault::is_final(&error) => self.health.fail(fault::queue_error(&error)),
+            Err(error) => {
+                let _ = self.connection.busy_timeout(super::file::BUSY_TIMEOUT);
+                tracing::warn!(error = %fault::queue_error(&error), "the queue's log cannot be folded");
+            }
+        }
+    }
+}
+
+/// A committed group.
+struct Committed {
+    verdicts: Vec<Result<(), QueueError>>,
+    upkeep: bool,
+}
+
+/// When the log was last folded and emptied, and at which count of changed rows.
+#[derive(Default)]
+struct Fold {
+    at: Option<Timestamp>,
+    changes: u64,
+}
