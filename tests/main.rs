@@ -1,5 +1,5 @@
 //! All tests that need more than one module, in one program.
 
-mod embedded_queue;
 mod channels;
+mod embedded_queue;
 mod support;

@@ -499,7 +499,8 @@ mod tests {
                 // It hangs up when it has read enough.
                 let _ = stream.write_all(&vec![b'x'; length]).await;
             };
-            let (answer, ()) = tokio::join!(post(&client_that_finds(&[]), &url), serve);
+            let client = client_that_finds(&[]);
+            let (answer, ()) = tokio::join!(post(&client, &url), serve);
             let answer = answer.unwrap();
             assert_eq!((answer.body.len(), answer.ending), (kept, ending), "{length}");
         }

@@ -25,7 +25,7 @@ use crate::queue::redis::{Durability, RedisSettings};
 use crate::retry::RetryPolicy;
 use crate::source::twilio::TwilioSettings;
 use crate::subscribers::parse_sender;
-use crate::worker::{ChannelPlan, WorkerSettings};
+use crate::worker::settings::{ChannelPlan, WorkerSettings};
 
 /// A deadline or delay of any length that stores can count: they count milliseconds.
 const ANY_LENGTH: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;

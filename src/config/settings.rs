@@ -19,7 +19,7 @@ use crate::queue::redis::RedisSettings;
 use crate::retry::RetryPolicy;
 use crate::source::twilio::TwilioSettings;
 use crate::subscribers::Subscribers;
-use crate::worker::{ChannelPlan, WorkerSettings};
+use crate::worker::settings::{ChannelPlan, WorkerSettings};
 
 /// Which back-end the queue has.
 #[derive(Clone, Debug)]

@@ -37,7 +37,12 @@ impl Patience {
     }
 
     /// Waits after `error`, or until `shutdown`.
-    pub(super) async fn after(&mut self, doing: &'static str, error: &QueueError, shutdown: &CancellationToken) {
+    pub(super) async fn after(
+        &mut self,
+        doing: &'static str,
+        error: &QueueError,
+        shutdown: &CancellationToken,
+    ) {
         tracing::debug!(doing, %error, "the store did not answer");
         let pause = self.backoff.next_backoff().unwrap_or(Duration::from_secs(2));
         tokio::select! {

@@ -72,7 +72,11 @@ impl Slots {
     /// Destinations that have their share of the slow side.
     pub(super) fn busy(&self) -> Vec<DestinationKey> {
         let counts = self.slow_counts();
-        counts.iter().filter(|(_, count)| **count >= self.slow_per_destination).map(|(key, _)| key.clone()).collect()
+        counts
+            .iter()
+            .filter(|(_, count)| **count >= self.slow_per_destination)
+            .map(|(key, _)| key.clone())
+            .collect()
     }
 }
 
