@@ -6,6 +6,7 @@ pub mod config;
 pub mod delivery;
 pub mod document;
 pub mod ingress;
+pub mod init;
 pub mod message;
 pub mod metrics;
 pub mod queue;

@@ -154,17 +154,16 @@ fn twilio(section: &Section<'_>) -> Option<Twilio> {
         section.fault_of("auth_tokens", "must not be empty");
     }
     let auth_tokens = section.list("auth_tokens", secret).unwrap_or_default();
-    let key_sid =
-        section.parsed("api_key_sid", |text| sid(text, "SK", "an API key's SID is SK and 32 digits"));
+    let key_sid = section
+        .parsed("api_key_sid", |text| sid(text, "SK", "an API key's SID is SK and 32 hexadecimal digits"));
     let key_secret = section.parsed("api_key_secret", secret);
     for (one, other) in [("api_key_sid", "api_key_secret"), ("api_key_secret", "api_key_sid")] {
         if section.has(one) && !section.has(other) {
             section.fault_of(one, format_args!("needs `{other}` too"));
         }
     }
-    let from = section.parsed("from", |text| parse_sender(text).map(|from| from.as_str().to_owned()));
-    let service = section
-        .parsed("messaging_service_sid", |text| sid(text, "MG", "a messaging service is MG and 32 digits"));
+    let from = section.parsed("from", own_number);
+    let service = section.parsed("messaging_service_sid", messaging_service);
     match (section.has("from"), section.has("messaging_service_sid")) {
         (true, true) => {
             section.fault_of("messaging_service_sid", "must not stand beside `from`: give one of them");
@@ -351,6 +350,26 @@ fn loopback(port: u16) -> SocketAddr {
 fn network(text: &str) -> Result<IpNet, Malformed> {
     let single = |_| text.parse::<IpAddr>().map(IpNet::from);
     text.parse().or_else(single).map_err(|_| Malformed("a network is written \"10.0.0.0/8\""))
+}
+
+fn own_number(text: &str) -> Result<String, Malformed> {
+    if messaging_service(text).is_ok() {
+        return Err(Malformed("this is a messaging service; it belongs in `messaging_service_sid`"));
+    }
+    parse_sender(text).map(|number| number.as_str().to_owned())
+}
+
+fn messaging_service(text: &str) -> Result<String, Malformed> {
+    sid(text, "MG", "a messaging service is MG and 32 hexadecimal digits")
+}
+
+/// Reads who texts are sent by from one text: what looks like a messaging service's SID is one,
+/// everything else is a number or sender id of ours.
+pub fn parse_sender_identity(text: &str) -> Result<SmsSender, Malformed> {
+    match messaging_service(text) {
+        Ok(sid) => Ok(SmsSender::Service(sid)),
+        Err(_) => own_number(text).map(SmsSender::From),
+    }
 }
 
 fn secret(text: &str) -> Result<SecretString, Malformed> {

@@ -8,6 +8,7 @@
 //! * `reference` — `${NAME}` and `${file:…}` inside strings
 //! * `quantity` — durations, sizes and rates with their units
 //! * `address` — hosts that must never be dialled
+//! * `writing` — the way back
 //! * `fault` — what is wrong, and where
 
 mod address;
@@ -17,6 +18,7 @@ mod readers;
 mod reference;
 mod section;
 mod source;
+mod writing;
 
 pub use address::never_dialled;
 pub use fault::Fault;
@@ -26,3 +28,4 @@ pub use quantity::{
 pub use reference::Environment;
 pub use section::{Section, Text};
 pub use source::{load, read};
+pub use writing::quoted;

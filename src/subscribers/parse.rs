@@ -83,7 +83,7 @@ fn condition<T>(
 fn target(section: &Section<'_>, default_name: Option<&str>) -> Option<Target> {
     let name = match default_name {
         Some(default) if !section.has("name") => Some(default.to_owned()),
-        _ => section.required("name", name),
+        _ => section.required("name", parse_name),
     };
     let deadline = section.duration("deadline", Duration::from_millis(1)..=LONGEST);
     let drop = section.flag("drop", false);
@@ -109,8 +109,8 @@ fn target(section: &Section<'_>, default_name: Option<&str>) -> Option<Target> {
     Some(Target { name: name?, deadline, deadline_line: section.line_of("deadline"), drop, recipients })
 }
 
-/// A name stands in texts, lists and filters: short and printable.
-fn name(text: &str) -> Result<String, Malformed> {
+/// Reads a subscriber's name: 1 to 64 printable characters, for it stands in texts, lists and filters.
+pub fn parse_name(text: &str) -> Result<String, Malformed> {
     let ok = !text.trim().is_empty() && text.chars().count() <= 64 && !text.chars().any(char::is_control);
     if ok { Ok(text.to_owned()) } else { Err(Malformed("a name is 1 to 64 printable characters")) }
 }
@@ -136,9 +136,9 @@ fn slack_url(text: &str) -> Result<Recipient, Malformed> {
 
 fn slack_table(section: &Section<'_>) -> Option<Recipient> {
     let url = section.required("url", parse_webhook);
-    let channel = section.parsed("channel", name);
-    let username = section.parsed("username", name);
-    let icon_emoji = section.parsed("icon_emoji", name);
+    let channel = section.parsed("channel", parse_name);
+    let username = section.parsed("username", parse_name);
+    let icon_emoji = section.parsed("icon_emoji", parse_name);
     Some(Recipient::Slack { url: url?, channel, username, icon_emoji })
 }
 
