@@ -5,6 +5,7 @@ pub mod clock;
 pub mod config;
 pub mod delivery;
 pub mod document;
+pub mod forbidden;
 pub mod ingress;
 pub mod init;
 pub mod message;

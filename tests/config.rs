@@ -247,6 +247,8 @@ fn every_fault_of_a_single_value_has_its_line() {
         ("[log]\nformat = \"xml\"", 8, "one of \"text\", \"json\""),
         ("[log]\nlevel = \"loud\"", 8, "one of \"error\""),
         ("[templates]\nsms = \"\"", 8, "must not be empty"),
+        ("[templates]\nsms = \"{bdy}\"", 8, "is not a template"),
+        ("[templates]\nslack = \"{body\"", 8, "is not a template"),
         ("[queue]\nbackend = \"kafka\"", 8, "one of \"embedded\", \"redis\""),
         ("[queue]\npath = \"\"", 8, "must not be empty"),
         ("[queue]\ncapacity = 0", 8, "`queue.capacity`"),

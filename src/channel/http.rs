@@ -26,9 +26,9 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
-use crate::channel::forbidden::{is_forbidden, names_forbidden_address};
 use crate::clock::{Clock, Timestamp};
 use crate::delivery::{Outcome, Reason};
+use crate::forbidden::{is_forbidden, names_forbidden_address};
 
 /// The most that is read of an answer's body, in bytes.
 pub const MAX_ANSWER: usize = 16 * 1024;

@@ -25,6 +25,7 @@ use crate::queue::redis::{Durability, RedisSettings};
 use crate::retry::RetryPolicy;
 use crate::source::twilio::TwilioSettings;
 use crate::subscribers::parse_sender;
+use crate::template::{DEFAULT_SLACK, DEFAULT_SMS, Templates};
 use crate::worker::settings::{ChannelPlan, WorkerSettings};
 
 /// A deadline or delay of any length that stores can count: they count milliseconds.
@@ -303,11 +304,17 @@ fn channel(section: &Section<'_>, (lease, lease_line): (Duration, usize)) -> Cha
 }
 
 fn templates(section: &Section<'_>) -> BTreeMap<ChannelId, String> {
-    let text = |key, default: &str| section.parsed(key, template).unwrap_or(default.to_owned());
-    BTreeMap::from([
-        (ChannelId::sms(), text("sms", "MFA challenge from {name}\n{body}")),
-        (ChannelId::slack(), text("slack", "*New MFA challenge*\n From: {name}\n\n```\n{body}\n```")),
-    ])
+    let mut texts = BTreeMap::new();
+    for (key, channel, default) in
+        [("sms", ChannelId::sms(), DEFAULT_SMS), ("slack", ChannelId::slack(), DEFAULT_SLACK)]
+    {
+        let text = section.parsed(key, template).unwrap_or(default.to_owned());
+        if let Err(fault) = Templates::parse(&channel, &text) {
+            section.fault_of(key, format_args!("is not a template: {fault}"));
+        }
+        texts.insert(channel, text);
+    }
+    texts
 }
 
 fn log(section: &Section<'_>) -> LogSettings {

@@ -79,7 +79,7 @@ pub struct Config {
     pub worker: WorkerSettings,
     /// Time-outs and rates of every channel.
     pub channels: BTreeMap<ChannelId, ChannelPlan>,
-    /// The template of every channel, as text.
+    /// The template of every channel, as text that [`crate::template::Templates::parse`] takes.
     pub templates: BTreeMap<ChannelId, String>,
     /// What is logged, and how.
     pub log: LogSettings,

@@ -9,7 +9,8 @@ use regex::{Regex, RegexBuilder};
 use super::matching::{Subscriber, Subscribers, Target};
 use super::senders::{SenderPattern, fold, parse_sender};
 use crate::delivery::{Recipient, WebhookUrl};
-use crate::document::{self, Environment, Fault, LONGEST, Section, never_dialled};
+use crate::document::{self, Environment, Fault, LONGEST, Section};
+use crate::forbidden::names_forbidden_address;
 use crate::message::{Malformed, PhoneNumber};
 
 /// The most recipients one match may have: what one expansion of the queue takes.
@@ -147,7 +148,7 @@ fn slack_table(section: &Section<'_>) -> Option<Recipient> {
 pub fn parse_webhook(text: &str) -> Result<WebhookUrl, Malformed> {
     let webhook = WebhookUrl::parse(text)?;
     let url = url::Url::parse(text).map_err(|_| Malformed("a webhook is an http or https URL"))?;
-    if never_dialled(&url) {
+    if names_forbidden_address(&url) {
         return Err(Malformed("link-local and cloud metadata addresses are never called"));
     }
     Ok(webhook)
