@@ -39,14 +39,18 @@ pub(super) struct Identity {
     path: PathBuf,
     device: u64,
     inode: u64,
-    /// SQLite's count of changes to the tables, when somebody last looked whether all are there.
-    pub(super) schema_version: Option<i64>,
 }
 
 impl Identity {
-    fn of(path: &Path) -> Result<Self, QueueError> {
+    /// The file at `path`, as it is now.
+    pub(super) fn of(path: &Path) -> Result<Self, QueueError> {
         let found = fs::metadata(path).map_err(|error| cannot("open", path, &error))?;
-        Ok(Self { path: path.to_owned(), device: found.dev(), inode: found.ino(), schema_version: None })
+        Ok(Self { path: path.to_owned(), device: found.dev(), inode: found.ino() })
+    }
+
+    /// The path of a file that belongs to it.
+    pub(super) fn beside(&self, suffix: &str) -> PathBuf {
+        beside(&self.path, suffix)
     }
 
     /// Fails when the path no longer leads to the file: what is written to it now would be gone with

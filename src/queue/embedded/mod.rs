@@ -29,6 +29,7 @@ mod reader;
 mod schema;
 mod statements;
 mod store;
+mod upkeep;
 mod writer;
 
 pub use store::EmbeddedQueue;

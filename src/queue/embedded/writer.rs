@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 use tokio::sync::{mpsc, oneshot};
@@ -15,8 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::books::Books;
 use super::doorbell::Doorbells;
 use super::fault::{self, Health};
-use super::file::Identity;
-use super::mending;
+use super::upkeep::{self, Upkeep};
 use crate::clock::{Clock, Timestamp};
 use crate::queue::contract::{QueueError, QueueSettings};
 
@@ -26,10 +24,6 @@ const GROUP: usize = 256;
 /// Calls that may wait for the thread; further ones wait for a place.
 const WAITING: usize = 1024;
 
-/// How often the log beside the database is folded into it and emptied at the latest, so that the
-/// texts of finished messages do not linger there.
-const FOLD_EVERY: Duration = Duration::from_secs(10);
-
 /// What a call works with: the open transaction, the books, the time.
 pub(super) struct Step<'a> {
     connection: &'a Connection,
@@ -37,6 +31,8 @@ pub(super) struct Step<'a> {
     pub(super) bells: &'a Doorbells,
     /// The time at which the whole call happens.
     pub(super) now: Timestamp,
+    /// Whether every page of the disk counts.
+    pub(super) is_out_of_space: bool,
     pub(super) books: Books,
     /// Whether a missing part of the store was made anew and nobody was told yet.
     pub(super) mended: bool,
@@ -109,6 +105,8 @@ impl Step<'_> {
 /// A call that waits for the thread. It may be run more than once: if the group it was in cannot be
 /// committed as one, each of the group gets a transaction of its own.
 trait Job: Send {
+    /// Whether it puts something new into the queue: it is not even tried while there is no space.
+    fn fills(&self) -> bool;
     fn run(&mut self, step: &mut Step<'_>) -> rusqlite::Result<()>;
     fn answer(self: Box<Self>, verdict: Result<(), QueueError>);
 }
@@ -117,6 +115,7 @@ struct Call<I, F, T> {
     /// Declared before `reply` so that it is let go before the caller hears anything, even if that is
     /// only that nobody will answer.
     input: Arc<I>,
+    fills: bool,
     work: F,
     result: Option<T>,
     reply: oneshot::Sender<Result<T, QueueError>>,
@@ -128,13 +127,17 @@ where
     F: Fn(&mut Step<'_>, &I) -> rusqlite::Result<T> + Send,
     T: Send,
 {
+    fn fills(&self) -> bool {
+        self.fills
+    }
+
     fn run(&mut self, step: &mut Step<'_>) -> rusqlite::Result<()> {
         self.result = Some((self.work)(step, &self.input)?);
         Ok(())
     }
 
     fn answer(self: Box<Self>, verdict: Result<(), QueueError>) {
-        let Self { input, work, result, reply } = *self;
+        let Self { input, work, result, reply, .. } = *self;
         drop((input, work));
         let answer = verdict
             .and_then(|()| result.ok_or_else(|| QueueError::Unavailable("the call was not run".to_owned())));
@@ -157,9 +160,18 @@ impl Desk {
         F: Fn(&mut Step<'_>, &I) -> rusqlite::Result<T> + Send + 'static,
         T: Send + 'static,
     {
+        self.send(input, false, work).await
+    }
+
+    async fn send<I, F, T>(&self, input: I, fills: bool, work: F) -> (I, Result<T, QueueError>)
+    where
+        I: Send + Sync + 'static,
+        F: Fn(&mut Step<'_>, &I) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
         let input = Arc::new(input);
         let (reply, answer) = oneshot::channel();
-        let call = Call { input: Arc::clone(&input), work, result: None, reply };
+        let call = Call { input: Arc::clone(&input), fills, work, result: None, reply };
         let sender = self.sender.as_ref().expect("taken only when the desk is dropped");
         let answer = match sender.send(Box::new(call)).await {
             Ok(()) => answer.await.unwrap_or_else(|_| Err(stopped())),
@@ -174,7 +186,16 @@ impl Desk {
         F: Fn(&mut Step<'_>) -> rusqlite::Result<T> + Send + 'static,
         T: Send + 'static,
     {
-        self.ask_with((), move |step, ()| work(step)).await.1
+        self.send((), false, move |step, ()| work(step)).await.1
+    }
+
+    /// The same for work that puts something new into the queue.
+    pub(super) async fn ask_to_fill<F, T>(&self, work: F) -> Result<T, QueueError>
+    where
+        F: Fn(&mut Step<'_>) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.send((), true, move |step, ()| work(step)).await.1
     }
 }
 
@@ -202,8 +223,8 @@ pub(super) struct Writer {
     pub(super) health: Arc<Health>,
     /// Transactions committed that changed something.
     pub(super) commits: Arc<AtomicU64>,
-    /// The file as it was opened; only the service, which looks after the file, has it.
-    pub(super) file: Option<Identity>,
+    /// Only of the service: it looks after the file.
+    pub(super) upkeep: Option<Upkeep>,
     /// Whether a missing part of the store was made anew and nobody was told yet.
     pub(super) mended: bool,
 }
@@ -218,12 +239,17 @@ impl Writer {
     }
 
     fn work(mut self, mut inbox: mpsc::Receiver<Box<dyn Job>>) {
-        let mut fold = Fold::default();
         let mut group = Vec::with_capacity(GROUP);
         while inbox.blocking_recv_many(&mut group, GROUP) > 0 {
-            let upkeep = self.serve(std::mem::take(&mut group));
-            if upkeep && self.health.check().is_ok() {
-                self.look_after_the_file(&mut fold);
+            let asked = self.serve(std::mem::take(&mut group));
+            if self.health.check().is_err() {
+                continue;
+            }
+            if self.is_out_of_space() {
+                upkeep::fold_what_can_be(&self.connection, &self.health);
+            }
+            if asked && let Some(upkeep) = &mut self.upkeep {
+                upkeep.look_after(&self.connection, &self.health, self.clock.now());
             }
         }
         if self.health.check().is_err() {
@@ -233,11 +259,15 @@ impl Writer {
     }
 
     /// Runs a group, commits it and answers. Returns whether somebody asked for upkeep.
-    fn serve(&mut self, mut group: Vec<Box<dyn Job>>) -> bool {
+    fn serve(&mut self, group: Vec<Box<dyn Job>>) -> bool {
         if let Err(error) = self.health.check() {
             for job in group {
                 job.answer(Err(error.clone()));
             }
+            return false;
+        }
+        let mut group = self.without_those_that_fill(group);
+        if group.is_empty() {
             return false;
         }
         match self.transact(&mut group) {
@@ -248,13 +278,16 @@ impl Writer {
                 upkeep
             }
             Err(error) if fault::is_lack_of_space(&error) => {
-                // What drains the queue needs little space; it must not fail for what fills it.
-                self.make_room();
-                let mut upkeep = false;
-                for job in group {
-                    upkeep |= self.serve_alone(job);
+                if let Some(upkeep) = &mut self.upkeep {
+                    upkeep.give_up_reserve(self.clock.now());
                 }
-                upkeep
+                upkeep::fold_what_can_be(&self.connection, &self.health);
+                // What drains the queue needs little space; it must not fail for what fills it.
+                let mut asked = false;
+                for job in self.without_those_that_fill(group) {
+                    asked |= self.serve_alone(job);
+                }
+                asked
             }
             Err(error) => {
                 let verdict = self.condemn(&error);
@@ -264,6 +297,22 @@ impl Writer {
                 false
             }
         }
+    }
+
+    fn is_out_of_space(&self) -> bool {
+        self.upkeep.as_ref().is_some_and(Upkeep::is_out_of_space)
+    }
+
+    /// While there is no space, refuses what would put something new into the queue.
+    fn without_those_that_fill(&self, group: Vec<Box<dyn Job>>) -> Vec<Box<dyn Job>> {
+        if !self.is_out_of_space() {
+            return group;
+        }
+        let (filling, draining): (Vec<_>, Vec<_>) = group.into_iter().partition(|job| job.fills());
+        for job in filling {
+            job.answer(Err(fault::out_of_space()));
+        }
+        draining
     }
 
     /// Gives one job a transaction of its own.
@@ -307,13 +356,17 @@ impl Writer {
     fn attempt(&mut self, group: &mut [Box<dyn Job>]) -> rusqlite::Result<Committed> {
         self.fixed("BEGIN IMMEDIATE")?;
         let changes_before = self.connection.total_changes();
-        self.mended |= self.mend_if_changed()?;
+        let now = self.clock.now();
+        if let Some(upkeep) = &mut self.upkeep {
+            self.mended |= upkeep.mend_if_changed(&self.connection, now)?;
+        }
         let books = Books::load(&self.connection)?;
         let mut step = Step {
             connection: &self.connection,
             settings: &self.settings,
             bells: &self.bells,
-            now: self.clock.now(),
+            now,
+            is_out_of_space: self.is_out_of_space(),
             books,
             mended: self.mended,
             rung: BTreeSet::new(),
@@ -349,7 +402,13 @@ impl Writer {
         let verdict = match job.run(step) {
             Ok(()) => Ok(()),
             // Some errors end the transaction, and with it the work of all before this one.
-            Err(error) if self.connection.is_autocommit() || fault::is_final(&error) => return Err(error),
+            Err(error)
+                if self.connection.is_autocommit()
+                    || fault::is_final(&error)
+                    || fault::is_lack_of_space(&error) =>
+            {
+                return Err(error);
+            }
             Err(error) => {
                 self.fixed("ROLLBACK TO job")?;
                 step.books = books;
@@ -360,63 +419,9 @@ impl Writer {
         Ok(verdict)
     }
 
-    /// Looks whether anybody changed the tables since the last time, and makes anew what they took.
-    fn mend_if_changed(&mut self) -> rusqlite::Result<bool> {
-        let Some(file) = &mut self.file else { return Ok(false) };
-        let version = "PRAGMA schema_version";
-        let now: i64 = self.connection.prepare_cached(version)?.query_row([], |row| row.get(0))?;
-        if file.schema_version == Some(now) {
-            return Ok(false);
-        }
-        let mended = mending::mend(&self.connection, self.clock.now())?;
-        file.schema_version = Some(self.connection.query_row(version, [], |row| row.get(0))?);
-        Ok(mended)
-    }
-
     fn fixed(&self, sql: &'static str) -> rusqlite::Result<()> {
         self.connection.prepare_cached(sql)?.execute([])?;
         Ok(())
-    }
-
-    /// Folds the log into the database, after which the log is written from its start again.
-    fn make_room(&self) {
-        if let Err(error) = self.fold("PASSIVE") {
-            tracing::warn!(error = %fault::queue_error(&error), "the queue's log cannot be folded");
-        }
-    }
-
-    fn fold(&self, how: &str) -> rusqlite::Result<bool> {
-        let sql = format!("PRAGMA wal_checkpoint({how})");
-        self.connection.query_row(&sql, [], |row| row.get::<_, i64>(0)).map(|busy| busy == 0)
-    }
-
-    fn look_after_the_file(&self, fold: &mut Fold) {
-        let Some(file) = &self.file else { return };
-        if let Err(error) = file.check() {
-            self.health.fail(error);
-            return;
-        }
-        let now = self.clock.now();
-        let changes = self.connection.total_changes();
-        let due = fold.at.is_none_or(|at| now.since(at) >= FOLD_EVERY || now < at);
-        if !due || fold.changes == changes {
-            return;
-        }
-        // A reader that is in the middle of the log is not waited for: there is a next time.
-        let folded = self
-            .connection
-            .busy_timeout(Duration::ZERO)
-            .and_then(|()| self.fold("TRUNCATE"))
-            .and_then(|done| self.connection.busy_timeout(super::file::BUSY_TIMEOUT).map(|()| done));
-        match folded {
-            Ok(true) => *fold = Fold { at: Some(now), changes },
-            Ok(false) => {}
-            Err(error) if fault::is_final(&error) => self.health.fail(fault::queue_error(&error)),
-            Err(error) => {
-                let _ = self.connection.busy_timeout(super::file::BUSY_TIMEOUT);
-                tracing::warn!(error = %fault::queue_error(&error), "the queue's log cannot be folded");
-            }
-        }
     }
 }
 
@@ -426,13 +431,6 @@ struct Committed {
     upkeep: bool,
 }
 
-/// When the log was last folded and emptied, and at which count of changed rows.
-#[derive(Default)]
-struct Fold {
-    at: Option<Timestamp>,
-    changes: u64,
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicBool;
@@ -440,6 +438,7 @@ mod tests {
     use rusqlite::{ffi, params};
 
     use super::*;
+    use crate::queue::embedded::file::Identity;
     use crate::queue::embedded::{schema, statements};
 
     fn writer(connection: Connection) -> Writer {
@@ -451,7 +450,7 @@ mod tests {
             bells: Arc::default(),
             health: Arc::default(),
             commits: Arc::default(),
-            file: None,
+            upkeep: None,
             mended: false,
         }
     }
@@ -461,7 +460,7 @@ mod tests {
     fn call(work: impl Fn(&mut Step<'_>) -> rusqlite::Result<()> + Send + 'static) -> (Box<dyn Job>, Answer) {
         let (reply, answer) = oneshot::channel();
         let work = move |step: &mut Step<'_>, (): &()| work(step);
-        (Box::new(Call { input: Arc::new(()), work, result: None, reply }), answer)
+        (Box::new(Call { input: Arc::new(()), fills: false, work, result: None, reply }), answer)
     }
 
     /// Work that leaves a lane named `name` and counts one accepted.
@@ -498,24 +497,52 @@ mod tests {
     }
 
     #[test]
-    fn on_a_full_disk_what_is_small_still_succeeds_and_what_is_large_is_told_so() {
+    fn a_full_disk_refuses_what_fills_the_queue_and_lets_it_drain_until_there_is_space_again() {
         let folder = tempfile::tempdir().unwrap();
-        let connection = Connection::open(folder.path().join("full.db")).unwrap();
-        let mut writer = writer(connection);
-        let pages: i64 = writer.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
-        writer
-            .connection
-            .query_row(&format!("PRAGMA max_page_count = {}", pages + 2), [], |_| Ok(()))
-            .unwrap();
-        let (large, large_answer) = call(|step| {
-            let text = vec![7_u8; 100_000];
-            step.run(statements::NEW_MESSAGE, params!["test:1", text, 0]).map(|_| ())
-        });
-        let (small, small_answer) = leave("small");
+        let path = folder.path().join("full.db");
+        let reserve = folder.path().join("full.db.reserve");
+        let mut writer = writer(Connection::open(&path).unwrap());
+        writer.upkeep = Some(Upkeep::begin(Identity::of(&path).unwrap()));
+        assert!(reserve.exists());
+        let limit = |writer: &Writer, more: i64| {
+            let pages: i64 =
+                writer.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+            let sql = format!("PRAGMA max_page_count = {}", pages + more);
+            writer.connection.query_row(&sql, [], |_| Ok(())).unwrap();
+        };
+        let fill = || {
+            let (reply, answer) = oneshot::channel();
+            let work = |step: &mut Step<'_>, (): &()| {
+                step.run(statements::NEW_MESSAGE, params!["test:1", vec![7_u8; 100_000], 0]).map(|_| ())
+            };
+            let call = Call { input: Arc::new(()), fills: true, work, result: None, reply };
+            (Box::new(call) as Box<dyn Job>, answer)
+        };
+        let is_full =
+            |answer: Answer| matches!(answer.blocking_recv().unwrap(), Err(QueueError::Exhausted(_)));
+
+        limit(&writer, 2);
+        let ((large, large_answer), (small, small_answer)) = (fill(), leave("small"));
         writer.serve(vec![large, small]);
-        assert!(matches!(large_answer.blocking_recv().unwrap(), Err(QueueError::Exhausted(_))));
+        assert!(is_full(large_answer));
         assert_eq!(small_answer.blocking_recv().unwrap(), Ok(()));
         assert_eq!(lanes(&writer), ["small"]);
+        assert!(!reserve.exists());
+
+        limit(&writer, 1_000);
+        let (untried, untried_answer) = fill();
+        writer.serve(vec![untried]);
+        assert!(is_full(untried_answer), "what comes in waits until the reserve is back");
+
+        let upkeep = writer.upkeep.as_mut().unwrap();
+        upkeep.look_after(&writer.connection, &writer.health, writer.clock.now());
+        assert!(!reserve.exists());
+        writer.clock.advance(std::time::Duration::from_secs(10));
+        upkeep.look_after(&writer.connection, &writer.health, writer.clock.now());
+        assert!(reserve.exists());
+        let (taken, taken_answer) = fill();
+        writer.serve(vec![taken]);
+        assert_eq!(taken_answer.blocking_recv().unwrap(), Ok(()));
         assert_eq!(writer.health.check(), Ok(()));
     }
 
