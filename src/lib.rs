@@ -1,5 +1,6 @@
 //! SMS Broadcaster.
 
+pub mod admin;
 pub mod channel;
 pub mod clock;
 pub mod config;
