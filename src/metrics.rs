@@ -12,6 +12,7 @@ use prometheus::{
 
 use crate::clock::Timestamp;
 use crate::delivery::{ChannelId, DeadCause, DeliveryState, Outcome, Reason};
+use crate::subscribers::Match;
 
 /// What became of a request at the ingress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,30 +62,6 @@ impl WebhookResult {
             Self::Unavailable => "unavailable",
             Self::Spooled => "spooled",
             Self::Looped => "looped",
-        }
-    }
-}
-
-/// How a message found its subscriber.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RouteMatch {
-    /// A `[[subscriber]]`.
-    Subscriber,
-    /// The `[fallback]`.
-    Fallback,
-    /// Either, but it drops the message.
-    Dropped,
-}
-
-impl RouteMatch {
-    const ALL: [Self; 3] = [Self::Subscriber, Self::Fallback, Self::Dropped];
-
-    /// The label.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Subscriber => "subscriber",
-            Self::Fallback => "fallback",
-            Self::Dropped => "dropped",
         }
     }
 }
@@ -345,7 +322,7 @@ impl WorkerMetrics {
             Reason::Forbidden,
             Reason::Unreadable,
         ];
-        for found in RouteMatch::ALL {
+        for found in Match::ALL {
             self.messages_routed.with_label_values(&[found.as_str()]);
         }
         for cause in DeadCause::ALL {
@@ -379,7 +356,7 @@ impl WorkerMetrics {
     }
 
     /// Counts one routed message.
-    pub fn routed(&self, found: RouteMatch) {
+    pub fn routed(&self, found: Match) {
         self.messages_routed.with_label_values(&[found.as_str()]).inc();
     }
 

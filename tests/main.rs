@@ -1,5 +1,8 @@
 //! All tests that need more than one module, in one program.
 
 mod channels;
+mod config;
 mod embedded_queue;
+mod init;
+mod subscribers;
 mod support;

@@ -26,9 +26,9 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
-use crate::channel::forbidden::{is_forbidden, names_forbidden_address};
 use crate::clock::{Clock, Timestamp};
 use crate::delivery::{Outcome, Reason};
+use crate::forbidden::{is_forbidden, names_forbidden_address};
 
 /// The most that is read of an answer's body, in bytes.
 pub const MAX_ANSWER: usize = 16 * 1024;
@@ -499,7 +499,8 @@ mod tests {
                 // It hangs up when it has read enough.
                 let _ = stream.write_all(&vec![b'x'; length]).await;
             };
-            let (answer, ()) = tokio::join!(post(&client_that_finds(&[]), &url), serve);
+            let client = client_that_finds(&[]);
+            let (answer, ()) = tokio::join!(post(&client, &url), serve);
             let answer = answer.unwrap();
             assert_eq!((answer.body.len(), answer.ending), (kept, ending), "{length}");
         }

@@ -1,7 +1,6 @@
 //! Channels: the port ([`contract`]) and one file for each way out.
 
 pub mod contract;
-pub mod forbidden;
 pub mod http;
 pub mod slack;
 pub mod sms;

@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 use super::settings::{Config, LogFormat, QueueChoice};
 use super::urls;
 use crate::channel::sms::SmsSender;
-use crate::document::{Frequency, duration_text, size_text};
+use crate::document::{Frequency, duration_text, quoted, size_text};
 use crate::message::Address;
 use crate::queue::contract::Rate;
 use crate::queue::redis::Durability;
@@ -142,22 +142,4 @@ impl Page {
             self.bare(burst_key, &rate.burst);
         }
     }
-}
-
-/// A basic string of TOML.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            '\n' => quoted.push_str("\\n"),
-            '\t' => quoted.push_str("\\t"),
-            c if c.is_control() => quoted.push_str(&format!("\\u{:04X}", u32::from(c))),
-            c => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
 }

@@ -25,7 +25,8 @@ use crate::queue::redis::{Durability, RedisSettings};
 use crate::retry::RetryPolicy;
 use crate::source::twilio::TwilioSettings;
 use crate::subscribers::parse_sender;
-use crate::worker::{ChannelPlan, WorkerSettings};
+use crate::template::{DEFAULT_SLACK, DEFAULT_SMS, Templates};
+use crate::worker::settings::{ChannelPlan, WorkerSettings};
 
 /// A deadline or delay of any length that stores can count: they count milliseconds.
 const ANY_LENGTH: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
@@ -154,17 +155,16 @@ fn twilio(section: &Section<'_>) -> Option<Twilio> {
         section.fault_of("auth_tokens", "must not be empty");
     }
     let auth_tokens = section.list("auth_tokens", secret).unwrap_or_default();
-    let key_sid =
-        section.parsed("api_key_sid", |text| sid(text, "SK", "an API key's SID is SK and 32 digits"));
+    let key_sid = section
+        .parsed("api_key_sid", |text| sid(text, "SK", "an API key's SID is SK and 32 hexadecimal digits"));
     let key_secret = section.parsed("api_key_secret", secret);
     for (one, other) in [("api_key_sid", "api_key_secret"), ("api_key_secret", "api_key_sid")] {
         if section.has(one) && !section.has(other) {
             section.fault_of(one, format_args!("needs `{other}` too"));
         }
     }
-    let from = section.parsed("from", |text| parse_sender(text).map(|from| from.as_str().to_owned()));
-    let service = section
-        .parsed("messaging_service_sid", |text| sid(text, "MG", "a messaging service is MG and 32 digits"));
+    let from = section.parsed("from", own_number);
+    let service = section.parsed("messaging_service_sid", messaging_service);
     match (section.has("from"), section.has("messaging_service_sid")) {
         (true, true) => {
             section.fault_of("messaging_service_sid", "must not stand beside `from`: give one of them");
@@ -304,11 +304,17 @@ fn channel(section: &Section<'_>, (lease, lease_line): (Duration, usize)) -> Cha
 }
 
 fn templates(section: &Section<'_>) -> BTreeMap<ChannelId, String> {
-    let text = |key, default: &str| section.parsed(key, template).unwrap_or(default.to_owned());
-    BTreeMap::from([
-        (ChannelId::sms(), text("sms", "MFA challenge from {name}\n{body}")),
-        (ChannelId::slack(), text("slack", "*New MFA challenge*\n From: {name}\n\n```\n{body}\n```")),
-    ])
+    let mut texts = BTreeMap::new();
+    for (key, channel, default) in
+        [("sms", ChannelId::sms(), DEFAULT_SMS), ("slack", ChannelId::slack(), DEFAULT_SLACK)]
+    {
+        let text = section.parsed(key, template).unwrap_or(default.to_owned());
+        if let Err(fault) = Templates::parse(&channel, &text) {
+            section.fault_of(key, format_args!("is not a template: {fault}"));
+        }
+        texts.insert(channel, text);
+    }
+    texts
 }
 
 fn log(section: &Section<'_>) -> LogSettings {
@@ -351,6 +357,26 @@ fn loopback(port: u16) -> SocketAddr {
 fn network(text: &str) -> Result<IpNet, Malformed> {
     let single = |_| text.parse::<IpAddr>().map(IpNet::from);
     text.parse().or_else(single).map_err(|_| Malformed("a network is written \"10.0.0.0/8\""))
+}
+
+fn own_number(text: &str) -> Result<String, Malformed> {
+    if messaging_service(text).is_ok() {
+        return Err(Malformed("this is a messaging service; it belongs in `messaging_service_sid`"));
+    }
+    parse_sender(text).map(|number| number.as_str().to_owned())
+}
+
+fn messaging_service(text: &str) -> Result<String, Malformed> {
+    sid(text, "MG", "a messaging service is MG and 32 hexadecimal digits")
+}
+
+/// Reads who texts are sent by from one text: what looks like a messaging service's SID is one,
+/// everything else is a number or sender id of ours.
+pub fn parse_sender_identity(text: &str) -> Result<SmsSender, Malformed> {
+    match messaging_service(text) {
+        Ok(sid) => Ok(SmsSender::Service(sid)),
+        Err(_) => own_number(text).map(SmsSender::From),
+    }
 }
 
 fn secret(text: &str) -> Result<SecretString, Malformed> {

@@ -19,7 +19,7 @@ use crate::queue::redis::RedisSettings;
 use crate::retry::RetryPolicy;
 use crate::source::twilio::TwilioSettings;
 use crate::subscribers::Subscribers;
-use crate::worker::{ChannelPlan, WorkerSettings};
+use crate::worker::settings::{ChannelPlan, WorkerSettings};
 
 /// Which back-end the queue has.
 #[derive(Clone, Debug)]
@@ -79,7 +79,7 @@ pub struct Config {
     pub worker: WorkerSettings,
     /// Time-outs and rates of every channel.
     pub channels: BTreeMap<ChannelId, ChannelPlan>,
-    /// The template of every channel, as text.
+    /// The template of every channel, as text that [`crate::template::Templates::parse`] takes.
     pub templates: BTreeMap<ChannelId, String>,
     /// What is logged, and how.
     pub log: LogSettings,

@@ -3,7 +3,7 @@
 use secrecy::SecretString;
 use url::Url;
 
-use crate::document::never_dialled;
+use crate::forbidden::names_forbidden_address;
 use crate::message::Malformed;
 
 const FORBIDDEN: Malformed = Malformed("link-local and cloud metadata addresses are never called");
@@ -24,7 +24,7 @@ pub(super) fn parse_api_base(text: &str) -> Result<String, Malformed> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err(Malformed(expected));
     }
-    if never_dialled(&url) {
+    if names_forbidden_address(&url) {
         return Err(FORBIDDEN);
     }
     Ok(url.as_str().trim_end_matches('/').to_owned())
@@ -75,7 +75,7 @@ pub(super) fn parse_redis_url(text: &str) -> Result<SecretString, Malformed> {
     if !ok {
         return Err(bad);
     }
-    if never_dialled(&url) {
+    if names_forbidden_address(&url) {
         return Err(FORBIDDEN);
     }
     Ok(SecretString::from(text.to_owned()))

@@ -7,18 +7,17 @@
 //! * `source` — the whole file; `section` — its tables; `readers` — their values
 //! * `reference` — `${NAME}` and `${file:…}` inside strings
 //! * `quantity` — durations, sizes and rates with their units
-//! * `address` — hosts that must never be dialled
+//! * `writing` — the way back
 //! * `fault` — what is wrong, and where
 
-mod address;
 mod fault;
 mod quantity;
 mod readers;
 mod reference;
 mod section;
 mod source;
+mod writing;
 
-pub use address::never_dialled;
 pub use fault::Fault;
 pub use quantity::{
     Frequency, LONGEST, duration_text, parse_duration, parse_frequency, parse_size, size_text,
@@ -26,3 +25,4 @@ pub use quantity::{
 pub use reference::Environment;
 pub use section::{Section, Text};
 pub use source::{load, read};
+pub use writing::quoted;

@@ -22,16 +22,6 @@ impl Text {
     pub fn as_str(&self) -> &str {
         &self.value
     }
-
-    /// Its line.
-    pub fn line(&self) -> usize {
-        self.line
-    }
-
-    /// The string itself.
-    pub fn into_string(self) -> String {
-        self.value
-    }
 }
 
 impl fmt::Debug for Text {

@@ -8,5 +8,5 @@ mod parse;
 mod senders;
 
 pub use matching::{Match, Route, Subscribers};
-pub use parse::parse_webhook;
+pub use parse::{parse_name, parse_webhook};
 pub use senders::parse_sender;

@@ -9,7 +9,8 @@ use regex::{Regex, RegexBuilder};
 use super::matching::{Subscriber, Subscribers, Target};
 use super::senders::{SenderPattern, fold, parse_sender};
 use crate::delivery::{Recipient, WebhookUrl};
-use crate::document::{self, Environment, Fault, LONGEST, Section, never_dialled};
+use crate::document::{self, Environment, Fault, LONGEST, Section};
+use crate::forbidden::names_forbidden_address;
 use crate::message::{Malformed, PhoneNumber};
 
 /// The most recipients one match may have: what one expansion of the queue takes.
@@ -83,7 +84,7 @@ fn condition<T>(
 fn target(section: &Section<'_>, default_name: Option<&str>) -> Option<Target> {
     let name = match default_name {
         Some(default) if !section.has("name") => Some(default.to_owned()),
-        _ => section.required("name", name),
+        _ => section.required("name", parse_name),
     };
     let deadline = section.duration("deadline", Duration::from_millis(1)..=LONGEST);
     let drop = section.flag("drop", false);
@@ -109,8 +110,8 @@ fn target(section: &Section<'_>, default_name: Option<&str>) -> Option<Target> {
     Some(Target { name: name?, deadline, deadline_line: section.line_of("deadline"), drop, recipients })
 }
 
-/// A name stands in texts, lists and filters: short and printable.
-fn name(text: &str) -> Result<String, Malformed> {
+/// Reads a subscriber's name: 1 to 64 printable characters, for it stands in texts, lists and filters.
+pub fn parse_name(text: &str) -> Result<String, Malformed> {
     let ok = !text.trim().is_empty() && text.chars().count() <= 64 && !text.chars().any(char::is_control);
     if ok { Ok(text.to_owned()) } else { Err(Malformed("a name is 1 to 64 printable characters")) }
 }
@@ -136,9 +137,9 @@ fn slack_url(text: &str) -> Result<Recipient, Malformed> {
 
 fn slack_table(section: &Section<'_>) -> Option<Recipient> {
     let url = section.required("url", parse_webhook);
-    let channel = section.parsed("channel", name);
-    let username = section.parsed("username", name);
-    let icon_emoji = section.parsed("icon_emoji", name);
+    let channel = section.parsed("channel", parse_name);
+    let username = section.parsed("username", parse_name);
+    let icon_emoji = section.parsed("icon_emoji", parse_name);
     Some(Recipient::Slack { url: url?, channel, username, icon_emoji })
 }
 
@@ -147,7 +148,7 @@ fn slack_table(section: &Section<'_>) -> Option<Recipient> {
 pub fn parse_webhook(text: &str) -> Result<WebhookUrl, Malformed> {
     let webhook = WebhookUrl::parse(text)?;
     let url = url::Url::parse(text).map_err(|_| Malformed("a webhook is an http or https URL"))?;
-    if never_dialled(&url) {
+    if names_forbidden_address(&url) {
         return Err(Malformed("link-local and cloud metadata addresses are never called"));
     }
     Ok(webhook)

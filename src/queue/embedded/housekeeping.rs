@@ -49,7 +49,7 @@ pub(super) fn housekeep(step: &mut Step<'_>) -> rusqlite::Result<Housekept> {
     }
 
     let (pages, unused) = step.pages()?;
-    if unused > PAGES_KEPT && unused > pages / 4 {
+    if (unused > PAGES_KEPT && unused > pages / 4) || (step.is_out_of_space && unused > 0) {
         step.shrink(PAGES_GIVEN_BACK)?;
     }
     step.ask_for_upkeep();

@@ -21,6 +21,7 @@ mod handout;
 mod housekeeping;
 mod intake;
 mod letters;
+mod mending;
 mod operator;
 mod outcome;
 mod piece;
@@ -28,6 +29,7 @@ mod reader;
 mod schema;
 mod statements;
 mod store;
+mod upkeep;
 mod writer;
 
 pub use store::EmbeddedQueue;

@@ -42,7 +42,7 @@ impl QueueAdmin for EmbeddedQueue {
 
     async fn requeue(&self, ids: &[DeliveryId], deadline: Duration) -> Result<Requeued, QueueError> {
         let ids = ids.to_vec();
-        self.writer.ask(move |step| letters::requeue(step, &ids, deadline)).await
+        self.writer.ask_to_fill(move |step| letters::requeue(step, &ids, deadline)).await
     }
 
     async fn purge(&self, ids: &[DeliveryId]) -> Result<u64, QueueError> {

@@ -16,6 +16,7 @@ use super::housekeeping;
 use super::intake;
 use super::outcome;
 use super::reader::{self, Reader};
+use super::upkeep::Upkeep;
 use super::writer::{self, Writer};
 use crate::clock::Clock;
 use crate::queue::contract::{
@@ -78,7 +79,8 @@ impl EmbeddedQueue {
             bells: Arc::clone(&bells),
             health: Arc::clone(&health),
             commits: Arc::clone(&commits),
-            file: opened.identity,
+            upkeep: opened.identity.map(Upkeep::begin),
+            mended: false,
         };
         let writer = writer.start().map_err(no_thread)?;
         let reader = Reader { connection: opened.reader, settings, clock, health: Arc::clone(&health) };
@@ -112,7 +114,7 @@ impl Queue for EmbeddedQueue {
 
     async fn accept(&self, batch: &[NewMessage]) -> Result<Vec<Acceptance>, QueueError> {
         let batch = batch.to_vec();
-        self.writer.ask(move |step| intake::accept(step, &batch)).await
+        self.writer.ask_to_fill(move |step| intake::accept(step, &batch)).await
     }
 
     async fn claim(&self, claim: Claim<'_>) -> Result<Claimed, QueueError> {

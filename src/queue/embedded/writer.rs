@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 use tokio::sync::{mpsc, oneshot};
@@ -15,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::books::Books;
 use super::doorbell::Doorbells;
 use super::fault::{self, Health};
-use super::file::Identity;
+use super::upkeep::{self, Upkeep};
 use crate::clock::{Clock, Timestamp};
 use crate::queue::contract::{QueueError, QueueSettings};
 
@@ -25,10 +24,6 @@ const GROUP: usize = 256;
 /// Calls that may wait for the thread; further ones wait for a place.
 const WAITING: usize = 1024;
 
-/// How often the log beside the database is folded into it and emptied at the latest, so that the
-/// texts of finished messages do not linger there.
-const FOLD_EVERY: Duration = Duration::from_secs(10);
-
 /// What a call works with: the open transaction, the books, the time.
 pub(super) struct Step<'a> {
     connection: &'a Connection,
@@ -36,7 +31,11 @@ pub(super) struct Step<'a> {
     pub(super) bells: &'a Doorbells,
     /// The time at which the whole call happens.
     pub(super) now: Timestamp,
+    /// Whether every page of the disk counts.
+    pub(super) is_out_of_space: bool,
     pub(super) books: Books,
+    /// Whether a missing part of the store was made anew and nobody was told yet.
+    pub(super) mended: bool,
     /// Lanes to ring for once the transaction is committed.
     rung: BTreeSet<String>,
     /// Whether to look after the file once the transaction is committed.
@@ -88,7 +87,11 @@ impl Step<'_> {
 
     /// Gives up to `pages` unused pages back to the file system.
     pub(super) fn shrink(&self, pages: u32) -> rusqlite::Result<()> {
-        self.connection.execute_batch(&format!("PRAGMA incremental_vacuum({pages})"))
+        // It gives back one page with each row it returns.
+        let mut statement = self.connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+        let mut rows = statement.query([])?;
+        while rows.next()?.is_some() {}
+        Ok(())
     }
 
     /// Pages of the file, and how many of them are unused.
@@ -102,6 +105,8 @@ impl Step<'_> {
 /// A call that waits for the thread. It may be run more than once: if the group it was in cannot be
 /// committed as one, each of the group gets a transaction of its own.
 trait Job: Send {
+    /// Whether it puts something new into the queue: it is not even tried while there is no space.
+    fn fills(&self) -> bool;
     fn run(&mut self, step: &mut Step<'_>) -> rusqlite::Result<()>;
     fn answer(self: Box<Self>, verdict: Result<(), QueueError>);
 }
@@ -110,6 +115,7 @@ struct Call<I, F, T> {
     /// Declared before `reply` so that it is let go before the caller hears anything, even if that is
     /// only that nobody will answer.
     input: Arc<I>,
+    fills: bool,
     work: F,
     result: Option<T>,
     reply: oneshot::Sender<Result<T, QueueError>>,
@@ -121,13 +127,17 @@ where
     F: Fn(&mut Step<'_>, &I) -> rusqlite::Result<T> + Send,
     T: Send,
 {
+    fn fills(&self) -> bool {
+        self.fills
+    }
+
     fn run(&mut self, step: &mut Step<'_>) -> rusqlite::Result<()> {
         self.result = Some((self.work)(step, &self.input)?);
         Ok(())
     }
 
     fn answer(self: Box<Self>, verdict: Result<(), QueueError>) {
-        let Self { input, work, result, reply } = *self;
+        let Self { input, work, result, reply, .. } = *self;
         drop((input, work));
         let answer = verdict
             .and_then(|()| result.ok_or_else(|| QueueError::Unavailable("the call was not run".to_owned())));
@@ -150,9 +160,18 @@ impl Desk {
         F: Fn(&mut Step<'_>, &I) -> rusqlite::Result<T> + Send + 'static,
         T: Send + 'static,
     {
+        self.send(input, false, work).await
+    }
+
+    async fn send<I, F, T>(&self, input: I, fills: bool, work: F) -> (I, Result<T, QueueError>)
+    where
+        I: Send + Sync + 'static,
+        F: Fn(&mut Step<'_>, &I) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
         let input = Arc::new(input);
         let (reply, answer) = oneshot::channel();
-        let call = Call { input: Arc::clone(&input), work, result: None, reply };
+        let call = Call { input: Arc::clone(&input), fills, work, result: None, reply };
         let sender = self.sender.as_ref().expect("taken only when the desk is dropped");
         let answer = match sender.send(Box::new(call)).await {
             Ok(()) => answer.await.unwrap_or_else(|_| Err(stopped())),
@@ -167,7 +186,16 @@ impl Desk {
         F: Fn(&mut Step<'_>) -> rusqlite::Result<T> + Send + 'static,
         T: Send + 'static,
     {
-        self.ask_with((), move |step, ()| work(step)).await.1
+        self.send((), false, move |step, ()| work(step)).await.1
+    }
+
+    /// The same for work that puts something new into the queue.
+    pub(super) async fn ask_to_fill<F, T>(&self, work: F) -> Result<T, QueueError>
+    where
+        F: Fn(&mut Step<'_>) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.send((), true, move |step, ()| work(step)).await.1
     }
 }
 
@@ -195,8 +223,10 @@ pub(super) struct Writer {
     pub(super) health: Arc<Health>,
     /// Transactions committed that changed something.
     pub(super) commits: Arc<AtomicU64>,
-    /// The file as it was opened; only the service, which looks after the file, has it.
-    pub(super) file: Option<Identity>,
+    /// Only of the service: it looks after the file.
+    pub(super) upkeep: Option<Upkeep>,
+    /// Whether a missing part of the store was made anew and nobody was told yet.
+    pub(super) mended: bool,
 }
 
 impl Writer {
@@ -209,12 +239,17 @@ impl Writer {
     }
 
     fn work(mut self, mut inbox: mpsc::Receiver<Box<dyn Job>>) {
-        let mut fold = Fold::default();
         let mut group = Vec::with_capacity(GROUP);
         while inbox.blocking_recv_many(&mut group, GROUP) > 0 {
-            let upkeep = self.serve(std::mem::take(&mut group));
-            if upkeep && self.health.check().is_ok() {
-                self.look_after_the_file(&mut fold);
+            let asked = self.serve(std::mem::take(&mut group));
+            if self.health.check().is_err() {
+                continue;
+            }
+            if self.is_out_of_space() {
+                upkeep::fold_what_can_be(&self.connection, &self.health);
+            }
+            if asked && let Some(upkeep) = &mut self.upkeep {
+                upkeep.look_after(&self.connection, &self.health, self.clock.now());
             }
         }
         if self.health.check().is_err() {
@@ -224,11 +259,15 @@ impl Writer {
     }
 
     /// Runs a group, commits it and answers. Returns whether somebody asked for upkeep.
-    fn serve(&mut self, mut group: Vec<Box<dyn Job>>) -> bool {
+    fn serve(&mut self, group: Vec<Box<dyn Job>>) -> bool {
         if let Err(error) = self.health.check() {
             for job in group {
                 job.answer(Err(error.clone()));
             }
+            return false;
+        }
+        let mut group = self.without_those_that_fill(group);
+        if group.is_empty() {
             return false;
         }
         match self.transact(&mut group) {
@@ -238,22 +277,71 @@ impl Writer {
                 }
                 upkeep
             }
-            Err(error) if fault::is_lack_of_space(&error) && group.len() > 1 => {
+            Err(error) if fault::is_lack_of_space(&error) => {
+                if let Some(upkeep) = &mut self.upkeep {
+                    upkeep.give_up_reserve(self.clock.now());
+                }
+                upkeep::fold_what_can_be(&self.connection, &self.health);
                 // What drains the queue needs little space; it must not fail for what fills it.
-                self.make_room();
-                group.into_iter().fold(false, |upkeep, job| self.serve(vec![job]) || upkeep)
+                let mut asked = false;
+                for job in self.without_those_that_fill(group) {
+                    asked |= self.serve_alone(job);
+                }
+                asked
             }
             Err(error) => {
-                let verdict = fault::queue_error(&error);
-                if fault::is_final(&error) {
-                    self.health.fail(verdict.clone());
-                }
+                let verdict = self.condemn(&error);
                 for job in group {
                     job.answer(Err(verdict.clone()));
                 }
                 false
             }
         }
+    }
+
+    fn is_out_of_space(&self) -> bool {
+        self.upkeep.as_ref().is_some_and(Upkeep::is_out_of_space)
+    }
+
+    /// While there is no space, refuses what would put something new into the queue.
+    fn without_those_that_fill(&self, group: Vec<Box<dyn Job>>) -> Vec<Box<dyn Job>> {
+        if !self.is_out_of_space() {
+            return group;
+        }
+        let (filling, draining): (Vec<_>, Vec<_>) = group.into_iter().partition(|job| job.fills());
+        for job in filling {
+            job.answer(Err(fault::out_of_space()));
+        }
+        draining
+    }
+
+    /// Gives one job a transaction of its own.
+    fn serve_alone(&mut self, job: Box<dyn Job>) -> bool {
+        let mut group = [job];
+        let outcome = self
+            .health
+            .check()
+            .and_then(|()| self.transact(&mut group).map_err(|error| self.condemn(&error)));
+        let [job] = group;
+        match outcome {
+            Ok(Committed { mut verdicts, upkeep }) => {
+                job.answer(verdicts.pop().unwrap_or(Ok(())));
+                upkeep
+            }
+            Err(error) => {
+                job.answer(Err(error));
+                false
+            }
+        }
+    }
+
+    /// What a transaction's error means, for the callers and for the store.
+    fn condemn(&self, error: &rusqlite::Error) -> QueueError {
+        let verdict = fault::queue_error(error);
+        if fault::is_final(error) {
+            self.health.fail(verdict.clone());
+        }
+        verdict
     }
 
     fn transact(&mut self, group: &mut [Box<dyn Job>]) -> rusqlite::Result<Committed> {
@@ -268,13 +356,19 @@ impl Writer {
     fn attempt(&mut self, group: &mut [Box<dyn Job>]) -> rusqlite::Result<Committed> {
         self.fixed("BEGIN IMMEDIATE")?;
         let changes_before = self.connection.total_changes();
+        let now = self.clock.now();
+        if let Some(upkeep) = &mut self.upkeep {
+            self.mended |= upkeep.mend_if_changed(&self.connection, now)?;
+        }
         let books = Books::load(&self.connection)?;
         let mut step = Step {
             connection: &self.connection,
             settings: &self.settings,
             bells: &self.bells,
-            now: self.clock.now(),
+            now,
+            is_out_of_space: self.is_out_of_space(),
             books,
+            mended: self.mended,
             rung: BTreeSet::new(),
             upkeep: false,
         };
@@ -287,9 +381,10 @@ impl Writer {
                 verdicts.push(self.run_apart(job.as_mut(), &mut step)?);
             }
         }
-        let Step { books: new_books, rung, upkeep, .. } = step;
+        let Step { books: new_books, rung, upkeep, mended, .. } = step;
         new_books.save(books, &self.connection)?;
         self.fixed("COMMIT")?;
+        self.mended = mended;
         if self.connection.total_changes() != changes_before {
             self.commits.fetch_add(1, Ordering::Relaxed);
         }
@@ -307,7 +402,13 @@ impl Writer {
         let verdict = match job.run(step) {
             Ok(()) => Ok(()),
             // Some errors end the transaction, and with it the work of all before this one.
-            Err(error) if self.connection.is_autocommit() || fault::is_final(&error) => return Err(error),
+            Err(error)
+                if self.connection.is_autocommit()
+                    || fault::is_final(&error)
+                    || fault::is_lack_of_space(&error) =>
+            {
+                return Err(error);
+            }
             Err(error) => {
                 self.fixed("ROLLBACK TO job")?;
                 step.books = books;
@@ -322,47 +423,6 @@ impl Writer {
         self.connection.prepare_cached(sql)?.execute([])?;
         Ok(())
     }
-
-    /// Folds the log into the database, after which the log is written from its start again.
-    fn make_room(&self) {
-        if let Err(error) = self.fold("PASSIVE") {
-            tracing::warn!(error = %fault::queue_error(&error), "the queue's log cannot be folded");
-        }
-    }
-
-    fn fold(&self, how: &str) -> rusqlite::Result<bool> {
-        let sql = format!("PRAGMA wal_checkpoint({how})");
-        self.connection.query_row(&sql, [], |row| row.get::<_, i64>(0)).map(|busy| busy == 0)
-    }
-
-    fn look_after_the_file(&self, fold: &mut Fold) {
-        let Some(file) = &self.file else { return };
-        if let Err(error) = file.check() {
-            self.health.fail(error);
-            return;
-        }
-        let now = self.clock.now();
-        let changes = self.connection.total_changes();
-        let due = fold.at.is_none_or(|at| now.since(at) >= FOLD_EVERY || now < at);
-        if !due || fold.changes == changes {
-            return;
-        }
-        // A reader that is in the middle of the log is not waited for: there is a next time.
-        let folded = self
-            .connection
-            .busy_timeout(Duration::ZERO)
-            .and_then(|()| self.fold("TRUNCATE"))
-            .and_then(|done| self.connection.busy_timeout(super::file::BUSY_TIMEOUT).map(|()| done));
-        match folded {
-            Ok(true) => *fold = Fold { at: Some(now), changes },
-            Ok(false) => {}
-            Err(error) if fault::is_final(&error) => self.health.fail(fault::queue_error(&error)),
-            Err(error) => {
-                let _ = self.connection.busy_timeout(super::file::BUSY_TIMEOUT);
-                tracing::warn!(error = %fault::queue_error(&error), "the queue's log cannot be folded");
-            }
-        }
-    }
 }
 
 /// A committed group.
@@ -371,9 +431,139 @@ struct Committed {
     upkeep: bool,
 }
 
-/// When the log was last folded and emptied, and at which count of changed rows.
-#[derive(Default)]
-struct Fold {
-    at: Option<Timestamp>,
-    changes: u64,
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use rusqlite::{ffi, params};
+
+    use super::*;
+    use crate::queue::embedded::file::Identity;
+    use crate::queue::embedded::{schema, statements};
+
+    fn writer(connection: Connection) -> Writer {
+        schema::make(&connection).unwrap();
+        Writer {
+            connection,
+            settings: QueueSettings::default(),
+            clock: Clock::manual(Timestamp::from_millis(1_767_225_600_000)),
+            bells: Arc::default(),
+            health: Arc::default(),
+            commits: Arc::default(),
+            upkeep: None,
+            mended: false,
+        }
+    }
+
+    type Answer = oneshot::Receiver<Result<(), QueueError>>;
+
+    fn call(work: impl Fn(&mut Step<'_>) -> rusqlite::Result<()> + Send + 'static) -> (Box<dyn Job>, Answer) {
+        let (reply, answer) = oneshot::channel();
+        let work = move |step: &mut Step<'_>, (): &()| work(step);
+        (Box::new(Call { input: Arc::new(()), fills: false, work, result: None, reply }), answer)
+    }
+
+    /// Work that leaves a lane named `name` and counts one accepted.
+    fn leave(name: &'static str) -> (Box<dyn Job>, Answer) {
+        call(move |step| {
+            step.books.accepted += 1;
+            step.run(statements::LANE, params![name]).map(|_| ())
+        })
+    }
+
+    fn lanes(writer: &Writer) -> Vec<String> {
+        let mut statement = writer.connection.prepare("SELECT name FROM lane ORDER BY name").unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn a_job_that_fails_undoes_its_own_work_and_nothing_of_its_mates() {
+        let mut writer = writer(Connection::open_in_memory().unwrap());
+        let (before, before_answer) = leave("before");
+        let (failing, failing_answer) = call(|step| {
+            step.books.accepted += 100;
+            step.run(statements::LANE, params!["undone"])?;
+            step.run("INSERT INTO book (name, value) VALUES ('x', 'no number')", []).map(|_| ())
+        });
+        let (after, after_answer) = leave("after");
+        writer.serve(vec![before, failing, after]);
+        assert_eq!(before_answer.blocking_recv().unwrap(), Ok(()));
+        assert!(matches!(failing_answer.blocking_recv().unwrap(), Err(QueueError::Unavailable(_))));
+        assert_eq!(after_answer.blocking_recv().unwrap(), Ok(()));
+        assert_eq!(lanes(&writer), ["after", "before"]);
+        assert_eq!(Books::load(&writer.connection).unwrap().accepted, 2);
+        assert_eq!(writer.commits.load(Ordering::Relaxed), 1);
+        assert_eq!(writer.health.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_full_disk_refuses_what_fills_the_queue_and_lets_it_drain_until_there_is_space_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("full.db");
+        let reserve = folder.path().join("full.db.reserve");
+        let mut writer = writer(Connection::open(&path).unwrap());
+        writer.upkeep = Some(Upkeep::begin(Identity::of(&path).unwrap()));
+        assert!(reserve.exists());
+        let limit = |writer: &Writer, more: i64| {
+            let pages: i64 =
+                writer.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+            let sql = format!("PRAGMA max_page_count = {}", pages + more);
+            writer.connection.query_row(&sql, [], |_| Ok(())).unwrap();
+        };
+        let fill = || {
+            let (reply, answer) = oneshot::channel();
+            let work = |step: &mut Step<'_>, (): &()| {
+                step.run(statements::NEW_MESSAGE, params!["test:1", vec![7_u8; 100_000], 0]).map(|_| ())
+            };
+            let call = Call { input: Arc::new(()), fills: true, work, result: None, reply };
+            (Box::new(call) as Box<dyn Job>, answer)
+        };
+        let is_full =
+            |answer: Answer| matches!(answer.blocking_recv().unwrap(), Err(QueueError::Exhausted(_)));
+
+        limit(&writer, 2);
+        let ((large, large_answer), (small, small_answer)) = (fill(), leave("small"));
+        writer.serve(vec![large, small]);
+        assert!(is_full(large_answer));
+        assert_eq!(small_answer.blocking_recv().unwrap(), Ok(()));
+        assert_eq!(lanes(&writer), ["small"]);
+        assert!(!reserve.exists());
+
+        limit(&writer, 1_000);
+        let (untried, untried_answer) = fill();
+        writer.serve(vec![untried]);
+        assert!(is_full(untried_answer), "what comes in waits until the reserve is back");
+
+        let upkeep = writer.upkeep.as_mut().unwrap();
+        upkeep.look_after(&writer.connection, &writer.health, writer.clock.now());
+        assert!(!reserve.exists());
+        writer.clock.advance(std::time::Duration::from_secs(10));
+        upkeep.look_after(&writer.connection, &writer.health, writer.clock.now());
+        assert!(reserve.exists());
+        let (taken, taken_answer) = fill();
+        writer.serve(vec![taken]);
+        assert_eq!(taken_answer.blocking_recv().unwrap(), Ok(()));
+        assert_eq!(writer.health.check(), Ok(()));
+    }
+
+    #[test]
+    fn after_a_failed_write_nothing_is_tried_again() {
+        let mut writer = writer(Connection::open_in_memory().unwrap());
+        let (mate, mate_answer) = leave("mate");
+        let (failing, failing_answer) =
+            call(|_| Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_FSYNC), None)));
+        writer.serve(vec![mate, failing]);
+        assert!(matches!(mate_answer.blocking_recv().unwrap(), Err(QueueError::Unavailable(_))));
+        assert!(matches!(failing_answer.blocking_recv().unwrap(), Err(QueueError::Unavailable(_))));
+        let asked = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&asked);
+        let (later, later_answer) = call(move |_| {
+            seen.store(true, Ordering::Relaxed);
+            Ok(())
+        });
+        writer.serve(vec![later]);
+        assert!(matches!(later_answer.blocking_recv().unwrap(), Err(QueueError::Unavailable(_))));
+        assert!(!asked.load(Ordering::Relaxed));
+        assert_eq!(lanes(&writer), Vec::<String>::new());
+    }
 }

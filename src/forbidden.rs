@@ -19,13 +19,23 @@ pub fn is_forbidden(address: IpAddr) -> bool {
     }
 }
 
-/// Whether the host of `url` is written as an address that [`is_forbidden`]. A name is not resolved
-/// here: that happens, and is checked, whenever it is dialled.
+/// What clouds call their metadata services within their own networks: Google Cloud and AWS.
+const METADATA_NAMES: [&str; 5] =
+    ["metadata", "metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal"];
+
+/// Whether the host of `url` is written as an address that [`is_forbidden`], or as the name of a metadata
+/// service. Other names are not resolved here: that happens, and is checked, whenever they are dialled.
 pub fn names_forbidden_address(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => is_forbidden(address.into()),
         Some(Host::Ipv6(address)) => is_forbidden(address.into()),
-        Some(Host::Domain(_)) | None => false,
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            // Only http and https URLs have their hosts told apart; of others an address is a name.
+            name.parse().is_ok_and(|address| is_forbidden(IpAddr::V4(address)))
+                || METADATA_NAMES.iter().any(|metadata| name.eq_ignore_ascii_case(metadata))
+        }
+        None => false,
     }
 }
 
@@ -160,10 +170,19 @@ mod tests {
             "http://[::ffff:169.254.169.254]/",
             "http://[0:0:0:0:0:ffff:a9fe:a9fe]/",
             "http://[fe80::1]:8080/",
+            "http://METADATA.google.internal./",
+            "redis://169.254.1.2:6379",
+            "redis://[fe80::1]:6379",
         ] {
             assert!(names_forbidden_address(&Url::parse(url).unwrap()), "{url}");
         }
-        for url in ["http://127.0.0.1/", "http://[::1]/", "https://hooks.slack.com/", "http://localhost/"] {
+        for url in [
+            "http://127.0.0.1/",
+            "http://[::1]/",
+            "https://hooks.slack.com/",
+            "http://localhost/",
+            "https://metadata.example.com",
+        ] {
             assert!(!names_forbidden_address(&Url::parse(url).unwrap()), "{url}");
         }
         assert!(Url::parse("http://[fe80::1%25eth0]/").is_err());

@@ -1,4 +1,4 @@
-//! The worker: claims, routes, delivers, settles.
+//! Settings of the worker.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::queue::contract::LaneLimits;
 /// Settings of the worker.
 #[derive(Clone, Debug)]
 pub struct WorkerSettings {
-    /// Attempts in flight at once, for each channel.
+    /// Attempts in flight at once, for each channel; slow ones are counted apart (see `slots`).
     pub concurrency: usize,
     /// How long a lease lasts without renewal; the same as the queue's.
     pub lease: Duration,

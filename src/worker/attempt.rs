@@ -1,0 +1,175 @@
+//! One attempt at one delivery, from work in hand to a recorded outcome.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::held::Hold;
+use super::recorder::Recorder;
+use super::run::Shared;
+use super::settings::ChannelPlan;
+use super::slots::{SLOW_AFTER, Slot};
+use super::store_time::StoreTime;
+use crate::channel::contract::{Channel, Dispatch};
+use crate::delivery::{Attempt, ChannelId, DeadCause, DeliveryState, Outcome, Reason, Recipient, Settlement};
+use crate::message::InboundMessage;
+use crate::queue::contract::{Lane, Settle, Settled, Work};
+use crate::retry::Progress;
+use crate::template::{Fields, Templates};
+
+/// A channel keeps its own time-out; this much later it is taken to hang.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// What the attempts of one lane share.
+pub(super) struct AttemptParts {
+    pub(super) shared: Arc<Shared>,
+    pub(super) recorder: Recorder,
+    pub(super) channel: Arc<dyn Channel>,
+    pub(super) id: ChannelId,
+    pub(super) lane: Lane,
+    pub(super) plan: ChannelPlan,
+    pub(super) templates: Arc<Templates>,
+}
+
+/// Makes one attempt and records what came of it. Keeps `hold` and `slot` until that is recorded.
+pub(super) async fn attempt(parts: &AttemptParts, work: Work, hold: Hold, mut slot: Slot, time: StoreTime) {
+    let Some((message, recipient)) = read(parts, &work) else {
+        let outcome = Outcome::Permanent { reason: Reason::Unreadable, status: None, code: None };
+        let settlement =
+            Settlement::Dead { cause: DeadCause::Poison, attempt: Attempt::of(&outcome, time.now()) };
+        conclude(parts, work, &outcome, settlement, "?", Duration::ZERO, time).await;
+        return;
+    };
+    let destination = recipient.masked();
+    if !hold.is_ours() {
+        // Too late to begin: whoever has the lease decides.
+        tracing::debug!(delivery = %work.lease.key().work, "the lease ran out before the attempt began");
+        return;
+    }
+    let time_left = time.until(work.deadline);
+    if time_left.is_zero() {
+        let settlement = Settlement::Dead { cause: DeadCause::Expired, attempt: None };
+        finish_unsent(parts, work, settlement).await;
+        return;
+    }
+    let fields = Fields { name: &work.subscriber, body: &message.body, from: &message.from, to: &message.to };
+    let text = parts.templates.render(&parts.id, &fields);
+    let dispatch = Dispatch { delivery: work.lease.key().work.clone(), recipient, text, time_left };
+
+    let began = Instant::now();
+    let outcome = send(parts, dispatch, &work, &mut slot).await;
+    let took = began.elapsed();
+    parts.shared.metrics.attempt(parts.id.as_str(), &outcome, took.as_secs_f64());
+    let progress =
+        Progress { attempts: work.attempts, pauses: work.pauses, deadline: work.deadline, now: time.now() };
+    let settlement = parts.shared.retry.decide(&outcome, &progress, fastrand::f64());
+    conclude(parts, work, &outcome, settlement, &destination, took, time).await;
+    drop(hold);
+}
+
+fn read(parts: &AttemptParts, work: &Work) -> Option<(InboundMessage, Recipient)> {
+    let message = InboundMessage::from_payload(&work.lease.key().work.message, &work.payload).ok()?;
+    let recipient: Recipient = serde_json::from_slice(&work.recipient).ok()?;
+    (recipient.channel() == parts.id).then_some((message, recipient))
+}
+
+/// Hands the text to the channel in a task of its own, so that a panic there is one failed attempt.
+async fn send(parts: &AttemptParts, dispatch: Dispatch, work: &Work, slot: &mut Slot) -> Outcome {
+    let channel = Arc::clone(&parts.channel);
+    let mut sending = AbortOnDropHandle::new(tokio::spawn(async move { channel.deliver(dispatch).await }));
+    let hanging = tokio::time::sleep(parts.plan.timeout + GRACE);
+    tokio::pin!(hanging);
+    let slow = tokio::time::sleep(SLOW_AFTER);
+    tokio::pin!(slow);
+    let mut turned = false;
+    let failed =
+        |reason, ambiguous| Outcome::Retry { reason, status: None, code: None, after: None, ambiguous };
+    loop {
+        tokio::select! {
+            sent = &mut sending => {
+                return sent.unwrap_or_else(|_| {
+                    tracing::error!(delivery = %work.lease.key().work, "the channel failed inside");
+                    failed(Reason::Internal, true)
+                });
+            }
+            () = &mut slow, if !turned => {
+                turned = true;
+                if let Some(destination) = &work.destination {
+                    slot.turn_slow(destination);
+                }
+            }
+            () = &mut hanging => return failed(Reason::Timeout, true),
+        }
+    }
+}
+
+/// Records a settlement that no attempt stands behind.
+async fn finish_unsent(parts: &AttemptParts, work: Work, settlement: Settlement) {
+    let delivery = work.lease.key().work.clone();
+    if let Some(Settled::Dead(cause)) = parts.recorder.settle(Settle { lease: work.lease, settlement }).await
+    {
+        parts.shared.note_ended(&parts.lane, cause.state());
+        tracing::warn!(
+            message_id = %delivery.message, %delivery, channel = %parts.lane, subscriber = work.subscriber,
+            attempts = work.attempts, cause = cause.as_str(), "delivery ended without being sent"
+        );
+    }
+}
+
+/// Records the settlement, counts what came of it, and writes the one line of this attempt.
+async fn conclude(
+    parts: &AttemptParts,
+    work: Work,
+    outcome: &Outcome,
+    settlement: Settlement,
+    destination: &str,
+    took: Duration,
+    time: StoreTime,
+) {
+    let age = time.now().since(work.accepted_at);
+    let delivery = work.lease.key().work.clone();
+    let settled = parts.recorder.settle(Settle { lease: work.lease, settlement }).await;
+    let metrics = &parts.shared.metrics;
+    let recorded = match settled {
+        Some(Settled::Delivered { late }) => {
+            parts.shared.note_ended(&parts.lane, DeliveryState::Delivered);
+            metrics.delivered_after(parts.id.as_str(), age.as_secs_f64());
+            if late {
+                metrics.late_successes.inc();
+            }
+            "delivered"
+        }
+        Some(Settled::Dead(cause)) => {
+            parts.shared.note_ended(&parts.lane, cause.state());
+            cause.as_str()
+        }
+        Some(Settled::Delayed) => "delayed",
+        Some(Settled::Stale { late_success }) => {
+            if late_success {
+                metrics.late_successes.inc();
+            }
+            "stale"
+        }
+        Some(Settled::LostLease) => "lost_lease",
+        Some(Settled::Expanded) | None => "unrecorded",
+    };
+    // A field in common with every other line about a message: `message_id`.
+    let (took_ms, age_ms) = (took.as_millis() as u64, age.as_millis() as u64);
+    let (code, status) = (outcome.code(), outcome.status());
+    let attempt = work.attempts + 1;
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                message_id = %delivery.message, %delivery, channel = %parts.lane, subscriber = work.subscriber,
+                destination, attempt, outcome = outcome.as_str(), reason = outcome.reason().as_str(), status, code,
+                took_ms, age_ms, recorded, "attempt"
+            )
+        };
+    }
+    match outcome {
+        Outcome::Delivered { .. } => line!(info),
+        Outcome::Retry { .. } | Outcome::Permanent { .. } => line!(warn),
+    }
+}

@@ -1,0 +1,172 @@
+//! The loop of one channel's lane: slots, claim, one task per delivery.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::attempt::{AttemptParts, attempt};
+use super::patience::Patience;
+use super::recorder::Recorder;
+use super::run::Shared;
+use super::settings::ChannelPlan;
+use super::slots::{Slot, Slots};
+use super::store_time::StoreTime;
+use crate::channel::contract::Channel;
+use crate::clock::Timestamp;
+use crate::queue::contract::{Claim, Claimed, Lane, Work};
+use crate::template::Templates;
+
+/// The longest a loop waits before it asks again: what another process makes ready rings no bell here.
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// How long a loop waits that was handed nothing but suspects it may not run yet.
+const SUSPECT_WAIT: Duration = Duration::from_millis(100);
+
+/// One channel's lane in this process.
+pub(super) struct ChannelLane {
+    shared: Arc<Shared>,
+    lane: Lane,
+    parts: Arc<AttemptParts>,
+    slots: Arc<Slots>,
+    running: Mutex<JoinSet<()>>,
+}
+
+impl ChannelLane {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        recorder: Recorder,
+        channel: Arc<dyn Channel>,
+        plan: ChannelPlan,
+        slots: Arc<Slots>,
+        templates: Arc<Templates>,
+    ) -> Self {
+        let id = channel.id();
+        let lane = Lane::of(&id);
+        let parts = Arc::new(AttemptParts {
+            shared: Arc::clone(&shared),
+            recorder,
+            channel,
+            id,
+            lane: lane.clone(),
+            plan,
+            templates,
+        });
+        Self { shared, lane, parts, slots, running: Mutex::new(JoinSet::new()) }
+    }
+
+    pub(super) fn lane(&self) -> &Lane {
+        &self.lane
+    }
+
+    pub(super) fn slots(&self) -> &Arc<Slots> {
+        &self.slots
+    }
+
+    /// Claims and starts deliveries until the shutdown.
+    pub(super) async fn run(self: Arc<Self>) {
+        let shutdown = self.shared.shutdown.clone();
+        let mut patience = Patience::new();
+        while let Some(slots) = shutdown.run_until_cancelled(self.slots.take()).await {
+            let asked = Instant::now();
+            // Not cut short by the shutdown: what the store hands out must reach us, to be given back.
+            match self.claim(slots.len()).await {
+                Ok(claimed) => {
+                    patience.reset();
+                    self.handle(claimed, slots, asked).await;
+                }
+                Err(error) => {
+                    drop(slots);
+                    patience.after("asking for deliveries", &error, &shutdown).await;
+                }
+            }
+        }
+    }
+
+    async fn claim(&self, max: usize) -> Result<Claimed, crate::queue::contract::QueueError> {
+        let busy = self.slots.busy();
+        let claim = Claim {
+            owner: &self.shared.owner,
+            lane: &self.lane,
+            max,
+            limits: self.parts.plan.limits,
+            busy: &busy,
+        };
+        self.shared.queue.claim(claim).await
+    }
+
+    async fn handle(&self, claimed: Claimed, slots: Vec<Slot>, asked: Instant) {
+        self.shared.note_buried(&claimed.buried);
+        self.shared.note_recreated(claimed.recreated);
+        let (wanted, got) = (slots.len(), claimed.items.len());
+        let gave_back = self.start(claimed.items, slots, claimed.now, asked).await;
+        let shutdown = &self.shared.shutdown;
+        if gave_back {
+            shutdown.run_until_cancelled(tokio::time::sleep(SUSPECT_WAIT)).await;
+        } else if got < wanted && claimed.wait != Some(Duration::ZERO) {
+            let longest = claimed.wait.map_or(LONGEST_WAIT, |wait| wait.min(LONGEST_WAIT));
+            if claimed.rate_limited {
+                // Ready work is there and may not go yet: only time helps, the bell would ring at once.
+                let since = Instant::now();
+                shutdown.run_until_cancelled(tokio::time::sleep(longest)).await;
+                self.shared.metrics.rate_limited(self.lane.as_str(), since.elapsed().as_secs_f64());
+            } else {
+                let waited = self.shared.queue.wait(&self.lane, &claimed.mark, longest);
+                if let Some(Err(error)) = shutdown.run_until_cancelled(waited).await {
+                    Patience::new().after("waiting for deliveries", &error, shutdown).await;
+                }
+            }
+        }
+    }
+
+    /// Starts a task for each piece of work; at the shutdown gives it back instead. Returns whether
+    /// suspects were given back.
+    pub(super) async fn start(
+        &self,
+        items: Vec<Work>,
+        slots: Vec<Slot>,
+        now: Timestamp,
+        asked: Instant,
+    ) -> bool {
+        if items.is_empty() {
+            return false;
+        }
+        if self.shared.shutdown.is_cancelled() {
+            let leases = items.into_iter().map(|work| work.lease).collect();
+            if let Err(unrecorded) = self.shared.queue.release(&self.shared.owner, leases).await {
+                tracing::debug!(error = %unrecorded.error, "unstarted deliveries could not be given back");
+            }
+            return false;
+        }
+        let (admitted, gave_back) =
+            self.shared.suspects.admit(&*self.shared.queue, &self.shared.owner, items).await;
+        let store_time = StoreTime::new(now, asked);
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((work, guard), slot) in admitted.into_iter().zip(slots) {
+            let hold = self.shared.held.hold(work.lease.key().clone(), asked);
+            let parts = Arc::clone(&self.parts);
+            running.spawn(async move {
+                attempt(&parts, work, hold, slot, store_time).await;
+                drop(guard);
+            });
+        }
+        while running.try_join_next().is_some() {}
+        gave_back
+    }
+
+    fn take_running(&self) -> JoinSet<()> {
+        std::mem::take(&mut *self.running.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits for everything in flight.
+    pub(super) async fn finish(&self) {
+        let mut running = self.take_running();
+        while running.join_next().await.is_some() {}
+    }
+
+    /// Ends everything in flight as it is.
+    pub(super) async fn abort(&self) {
+        self.take_running().shutdown().await;
+    }
+}

@@ -1,0 +1,215 @@
+//! The lane `in`: from one message to one delivery per recipient, in one step of the store.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::deliver::LONGEST_WAIT;
+use super::patience::Patience;
+use super::recorder::Recorder;
+use super::run::Shared;
+use super::store_time::StoreTime;
+use crate::clock::Timestamp;
+use crate::delivery::{Attempt, ChannelId, DeadCause, DestinationKeyer, Outcome, Reason, Settlement};
+use crate::message::InboundMessage;
+use crate::queue::contract::{
+    Claim, Expansion, Lane, LaneLimits, MAX_BATCH, NewDelivery, Settle, Settled, Work,
+};
+use crate::retry::Progress;
+use crate::subscribers::{Match, Subscribers};
+
+/// Routes messages.
+pub(super) struct Fanout {
+    shared: Arc<Shared>,
+    recorder: Recorder,
+    subscribers: watch::Receiver<Arc<Subscribers>>,
+    keyer: DestinationKeyer,
+    deadline: Duration,
+    channels: BTreeSet<ChannelId>,
+    lane: Lane,
+}
+
+/// What routing one message came to.
+enum Routed {
+    To(Expansion, Match),
+    Failed(Settle),
+}
+
+impl Fanout {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        recorder: Recorder,
+        subscribers: watch::Receiver<Arc<Subscribers>>,
+        keyer: DestinationKeyer,
+        deadline: Duration,
+        channels: BTreeSet<ChannelId>,
+    ) -> Self {
+        Self { shared, recorder, subscribers, keyer, deadline, channels, lane: Lane::inbound() }
+    }
+
+    /// Claims and routes until the shutdown.
+    pub(super) async fn run(self: Arc<Self>) {
+        let shutdown = self.shared.shutdown.clone();
+        let mut patience = Patience::new();
+        while !shutdown.is_cancelled() {
+            let asked = Instant::now();
+            let claim = Claim {
+                owner: &self.shared.owner,
+                lane: &self.lane,
+                max: MAX_BATCH,
+                limits: LaneLimits::default(),
+                busy: &[],
+            };
+            match self.shared.queue.claim(claim).await {
+                Ok(claimed) => {
+                    patience.reset();
+                    self.shared.note_buried(&claimed.buried);
+                    self.shared.note_recreated(claimed.recreated);
+                    let idle = claimed.items.len() < MAX_BATCH && claimed.wait != Some(Duration::ZERO);
+                    self.route(claimed.items, claimed.now, asked).await;
+                    if idle {
+                        let longest = claimed.wait.map_or(LONGEST_WAIT, |wait| wait.min(LONGEST_WAIT));
+                        let waited = self.shared.queue.wait(&self.lane, &claimed.mark, longest);
+                        if let Some(Err(error)) = shutdown.run_until_cancelled(waited).await {
+                            patience.after("waiting for messages", &error, &shutdown).await;
+                        }
+                    }
+                }
+                Err(error) => patience.after("asking for messages", &error, &shutdown).await,
+            }
+        }
+    }
+
+    /// Routes work in hand and records it; returns when that is done, or given up with the drain.
+    pub(super) async fn route(&self, items: Vec<Work>, now: Timestamp, asked: Instant) {
+        if items.is_empty() {
+            return;
+        }
+        let _holds: Vec<_> =
+            items.iter().map(|work| self.shared.held.hold(work.lease.key().clone(), asked)).collect();
+        let time = StoreTime::new(now, asked);
+        // A routing that takes its worker down must not take its neighbours along again and again.
+        let (admitted, _) = self.shared.suspects.admit(&*self.shared.queue, &self.shared.owner, items).await;
+        let (suspects, others): (Vec<_>, Vec<_>) =
+            admitted.into_iter().partition(|(_, guard)| guard.is_some());
+        self.record(others.into_iter().map(|(work, _)| work).collect(), time).await;
+        for (work, guard) in suspects {
+            self.record(vec![work], time).await;
+            drop(guard);
+        }
+    }
+
+    async fn record(&self, items: Vec<Work>, time: StoreTime) {
+        let subscribers = Arc::clone(&self.subscribers.borrow());
+        let mut expansions = Vec::with_capacity(items.len());
+        let mut matches = Vec::with_capacity(items.len());
+        for work in items {
+            match self.decide(work, &subscribers, time) {
+                Routed::To(expansion, found) => {
+                    matches.push((expansion.lease.key().work.clone(), expansion.subscriber.clone(), found));
+                    expansions.push(expansion);
+                }
+                Routed::Failed(settle) => self.fail(settle).await,
+            }
+        }
+        let Some(settled) = self.expand(expansions).await else { return };
+        for ((delivery, subscriber, found), settled) in matches.into_iter().zip(settled) {
+            if settled == Settled::Expanded {
+                self.shared.metrics.routed(found);
+                tracing::info!(
+                    message_id = %delivery.message, subscriber, matched = found.as_str(), "routed"
+                );
+            }
+        }
+    }
+
+    fn decide(&self, work: Work, subscribers: &Subscribers, time: StoreTime) -> Routed {
+        let Ok(message) = InboundMessage::from_payload(&work.lease.key().work.message, &work.payload) else {
+            let outcome = Outcome::Permanent { reason: Reason::Unreadable, status: None, code: None };
+            let attempt = Attempt::of(&outcome, time.now());
+            let settlement = Settlement::Dead { cause: DeadCause::Poison, attempt };
+            return Routed::Failed(Settle { lease: work.lease, settlement });
+        };
+        let routed = catch_unwind(AssertUnwindSafe(|| self.deliveries(&message, subscribers)));
+        match routed {
+            Ok((subscriber, deadline, deliveries, found)) => {
+                let lost = deliveries.is_empty() && found != Match::Dropped;
+                if lost {
+                    let settlement = Settlement::Dead { cause: DeadCause::Unroutable, attempt: None };
+                    return Routed::Failed(Settle { lease: work.lease, settlement });
+                }
+                Routed::To(Expansion { lease: work.lease, subscriber, deadline, deliveries }, found)
+            }
+            Err(_) => {
+                tracing::error!(message_id = %message.id, "routing failed inside");
+                let outcome = Outcome::Retry {
+                    reason: Reason::Internal,
+                    status: None,
+                    code: None,
+                    after: None,
+                    ambiguous: false,
+                };
+                let progress = Progress {
+                    attempts: work.attempts,
+                    pauses: work.pauses,
+                    deadline: work.deadline,
+                    now: time.now(),
+                };
+                let settlement = self.shared.retry.decide(&outcome, &progress, fastrand::f64());
+                Routed::Failed(Settle { lease: work.lease, settlement })
+            }
+        }
+    }
+
+    fn deliveries(
+        &self,
+        message: &InboundMessage,
+        subscribers: &Subscribers,
+    ) -> (String, Duration, Vec<NewDelivery>, Match) {
+        let route = subscribers.route(message);
+        let deliveries = route
+            .recipients
+            .iter()
+            .filter(|recipient| self.channels.contains(&recipient.channel()))
+            .map(|recipient| NewDelivery {
+                channel: recipient.channel(),
+                destination: self.keyer.key(recipient),
+                label: recipient.masked(),
+                recipient: serde_json::to_vec(recipient).expect("a recipient is plain strings"),
+            })
+            .collect();
+        (route.name.to_owned(), route.deadline.unwrap_or(self.deadline), deliveries, route.matched)
+    }
+
+    async fn fail(&self, settle: Settle) {
+        let delivery = settle.lease.key().work.clone();
+        if let Some(Settled::Dead(cause)) = self.recorder.settle(settle).await {
+            self.shared.note_ended(&self.lane, cause.state());
+            tracing::error!(message_id = %delivery.message, cause = cause.as_str(), "message could not be routed");
+        }
+    }
+
+    /// Brings expansions to the store until it has them; `None` when given up with the drain.
+    async fn expand(&self, mut expansions: Vec<Expansion>) -> Option<Vec<Settled>> {
+        if expansions.is_empty() {
+            return Some(Vec::new());
+        }
+        let mut patience = Patience::new();
+        loop {
+            match self.shared.queue.expand(&self.shared.owner, expansions).await {
+                Ok(settled) => return Some(settled),
+                Err(unrecorded) => {
+                    expansions = unrecorded.batch;
+                    patience.after("recording routes", &unrecorded.error, &self.shared.abandon).await;
+                    if self.shared.abandon.is_cancelled() {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Records settlements in batches, and keeps them until the store has them.
+//!
+//! Whoever settles waits for its answer and keeps its slot meanwhile, so what is unrecorded is bounded
+//! by what may be in flight. While one batch is at the store the next one gathers: no timer, no
+//! waiting when idle.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::patience::Patience;
+use crate::queue::contract::{MAX_BATCH, Owner, Queue, Settle, Settled};
+
+type Entry = (Settle, oneshot::Sender<Settled>);
+
+/// Hands settlements to the recording task.
+#[derive(Clone)]
+pub(super) struct Recorder {
+    entries: mpsc::Sender<Entry>,
+}
+
+impl Recorder {
+    /// Starts the recording task; it ends when every `Recorder` is dropped, or gives up at `abandon`.
+    pub(super) fn start(
+        queue: Arc<dyn Queue>,
+        owner: Owner,
+        abandon: CancellationToken,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
+        let (entries, waiting) = mpsc::channel(MAX_BATCH);
+        let task = tokio::spawn(record(queue, owner, waiting, abandon));
+        (Self { entries }, task)
+    }
+
+    /// Records one settlement; returns once the store has it. `None`: given up at the end of the drain.
+    pub(super) async fn settle(&self, settle: Settle) -> Option<Settled> {
+        let (answer, settled) = oneshot::channel();
+        self.entries.send((settle, answer)).await.ok()?;
+        settled.await.ok()
+    }
+}
+
+async fn record(
+    queue: Arc<dyn Queue>,
+    owner: Owner,
+    mut waiting: mpsc::Receiver<Entry>,
+    abandon: CancellationToken,
+) {
+    let mut patience = Patience::new();
+    let mut gathered: Vec<Entry> = Vec::with_capacity(MAX_BATCH);
+    while waiting.recv_many(&mut gathered, MAX_BATCH).await > 0 {
+        let (mut batch, answers): (Vec<Settle>, Vec<_>) = gathered.drain(..).unzip();
+        loop {
+            match queue.settle(&owner, batch).await {
+                Ok(settled) => {
+                    patience.reset();
+                    for (answer, settled) in answers.into_iter().zip(settled) {
+                        // The asker may have been aborted; the record stands.
+                        let _ = answer.send(settled);
+                    }
+                    break;
+                }
+                Err(unrecorded) => {
+                    batch = unrecorded.batch;
+                    patience.after("recording outcomes", &unrecorded.error, &abandon).await;
+                    if abandon.is_cancelled() {
+                        tracing::warn!(
+                            outcomes = batch.len(),
+                            "given up recording: others will repeat this work when its leases run out"
+                        );
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
