@@ -13,6 +13,7 @@ pub mod message;
 pub mod metrics;
 pub mod queue;
 pub mod retry;
+pub mod setup;
 pub mod source;
 pub mod subscribers;
 pub mod template;

@@ -33,21 +33,28 @@ impl Paint {
     }
 }
 
-/// Whether text is coloured.
+/// What the reader's screen can do, and what the reader wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
     coloured: bool,
+    redraws: bool,
 }
 
 impl Style {
     /// Text as it is.
-    pub const PLAIN: Self = Self { coloured: false };
+    pub const PLAIN: Self = Self { coloured: false, redraws: false };
 
     /// Colours on a `terminal`, unless `NO_COLOR` has a value (https://no-color.org) or `TERM` is `dumb`.
     pub fn of(terminal: bool, env: &Environment<'_>) -> Self {
         let unwanted = env("NO_COLOR").is_some_and(|value| !value.is_empty());
         let unable = env("TERM").is_some_and(|terminal| terminal == "dumb");
-        Self { coloured: terminal && !unwanted && !unable }
+        let redraws = terminal && !unable;
+        Self { coloured: redraws && !unwanted, redraws }
+    }
+
+    /// Whether a page can be put in place of the last one.
+    pub fn redraws(self) -> bool {
+        self.redraws
     }
 
     pub(super) fn paint(self, paint: Paint, text: &str) -> String {
@@ -59,7 +66,7 @@ impl Style {
 }
 
 #[cfg(test)]
-pub(super) const COLOURED: Style = Style { coloured: true };
+pub(super) const COLOURED: Style = Style { coloured: true, redraws: true };
 
 #[cfg(test)]
 mod tests {
@@ -74,7 +81,7 @@ mod tests {
         assert_eq!(Style::of(true, &none), COLOURED);
         assert_eq!(Style::of(true, &with("NO_COLOR", "")), COLOURED);
         assert_eq!(Style::of(false, &none), Style::PLAIN);
-        assert_eq!(Style::of(true, &with("NO_COLOR", "1")), Style::PLAIN);
+        assert_eq!(Style::of(true, &with("NO_COLOR", "1")), Style { redraws: true, ..Style::PLAIN });
         assert_eq!(Style::of(true, &with("TERM", "dumb")), Style::PLAIN);
     }
 

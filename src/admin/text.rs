@@ -111,6 +111,14 @@ pub fn stats_line(stats: &Stats, now: Timestamp) -> String {
     line + "\n"
 }
 
+/// `stats --watch` on a screen: the same page in place of the last. `first` clears what was there before.
+pub fn stats_screen(counts: &Stats, first: bool, style: Style) -> String {
+    // ECMA-48: home, erase the screen, erase to the end of the line, erase below.
+    let clear = if first { "\u{1b}[H\u{1b}[2J" } else { "\u{1b}[H" };
+    let page = stats(counts, style).replace('\n', "\u{1b}[K\n");
+    format!("{clear}{page}\u{1b}[J")
+}
+
 /// `dead list`: a letter a line, people masked. `limit` is how many were asked for.
 pub fn letters(letters: &[DeadLetter], limit: usize, style: Style) -> String {
     if letters.is_empty() {
@@ -298,6 +306,13 @@ pub fn route(preview: &RoutePreview, style: Style) -> String {
     page
 }
 
+/// `check`: what was looked at and is as it should be.
+pub fn checked(parts: &[(&str, String)], style: Style) -> String {
+    let width = parts.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    let ok = style.paint(Paint::Good, "ok");
+    parts.iter().map(|(name, found)| format!("{ok}  {name:width$}  {found}\n")).collect()
+}
+
 /// `send`: the id of the message that the ingress took.
 pub fn sent(id: &MessageId) -> String {
     format!("{id}\n")
@@ -399,6 +414,11 @@ sms          3       0        2  1m 15s       1
         let line = stats_line(&counts, Timestamp::from_millis(0));
         assert!(line.starts_with("1970-01-01T00:00:00.000Z accepted=1204 duplicates=0 "), "{line}");
         assert!(line.ends_with(" delayed=4 dead_letters=5\n"), "{line}");
+        let screen = stats_screen(&counts, false, Style::PLAIN);
+        assert!(
+            screen.starts_with("\u{1b}[Hmessages ") && screen.ends_with("1\u{1b}[K\n\u{1b}[J"),
+            "{screen:?}"
+        );
     }
 
     #[test]
