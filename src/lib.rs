@@ -15,6 +15,7 @@
 //! [`server`]. 4 services: [`ingress`], [`worker`], [`ops`]. 5 assembly: [`config`], [`boot`], [`reload`],
 //! [`cli`], [`demo`], [`init`].
 
+pub mod admin;
 pub mod boot;
 pub mod channel;
 pub mod cli;
@@ -34,6 +35,7 @@ pub mod quiet;
 pub mod reload;
 pub mod retry;
 pub mod server;
+pub mod setup;
 pub mod source;
 pub mod subscribers;
 pub mod template;

@@ -2,6 +2,7 @@
 
 mod channels;
 mod config;
+mod delivery;
 mod embedded_queue;
 mod init;
 mod subscribers;

@@ -152,7 +152,7 @@ fn error_code(body: &[u8]) -> Option<u32> {
 /// `text` if it has at most `limit` UTF-16 units, else as much of its beginning as fits with `…` behind
 /// it. What looks like one character to people (an accented letter, an emoji of several parts) is not
 /// cut in two.
-fn cut(text: &str, limit: usize) -> Cow<'_, str> {
+pub fn cut(text: &str, limit: usize) -> Cow<'_, str> {
     if text.len() <= limit || text.encode_utf16().count() <= limit {
         return Cow::Borrowed(text);
     }
