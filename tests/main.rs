@@ -2,4 +2,5 @@
 
 mod channels;
 mod embedded_queue;
+mod redis_queue;
 mod support;
