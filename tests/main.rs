@@ -4,6 +4,5 @@ mod channels;
 mod config;
 mod delivery;
 mod embedded_queue;
-mod init;
-mod subscribers;
+mod redis_queue;
 mod support;

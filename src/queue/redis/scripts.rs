@@ -98,7 +98,7 @@ mod tests {
         for (name, body) in Scripts::bodies() {
             let flags = body.lines().next().unwrap();
             let expected = match name {
-                "accept" | "requeue" | "ping" => "#!lua",
+                "accept" | "requeue" => "#!lua",
                 "audit_books" | "audit_places" | "audit_records" | "letters" | "stats" | "status" => {
                     "#!lua flags=no-writes"
                 }
