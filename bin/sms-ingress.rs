@@ -1,2 +1,9 @@
-//! Entry point.
-fn main() {}
+//! sms-ingress: the webhook receiver alone.
+
+use std::process::ExitCode;
+
+use sms_broadcaster::boot::Roles;
+
+fn main() -> ExitCode {
+    sms_broadcaster::cli::single_role(Roles { ingress: true, worker: false })
+}

@@ -1,2 +1,9 @@
-//! Entry point.
-fn main() {}
+//! sms-worker: the consumer alone; run as many as you like on the same store.
+
+use std::process::ExitCode;
+
+use sms_broadcaster::boot::Roles;
+
+fn main() -> ExitCode {
+    sms_broadcaster::cli::single_role(Roles { ingress: false, worker: true })
+}

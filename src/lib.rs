@@ -1,18 +1,40 @@
-//! SMS Broadcaster.
+//! SMS Broadcaster: relays the login codes that reach one Twilio number to everybody who needs them.
+//!
+//! # How one message travels
+//!
+//! `Twilio` → [`ingress`] reads the raw request → [`source::twilio`] proves it → [`queue`] stores it → 200.
+//! A [`worker`] claims it → [`subscribers`] say who gets it → the queue turns it into one delivery per
+//! recipient, in one step → the worker claims each → [`template`] says what it says → a [`channel`] hands it
+//! over and says what happened → [`retry`] says what to do about it → the queue records it.
+//!
+//! # Floors (imports only downward)
+//!
+//! 0 facts: [`message`], [`delivery`], [`clock`]. 1 pure logic and measures: [`retry`], [`subscribers`],
+//! [`template`], [`document`], [`forbidden`], [`metrics`], [`quiet`]. 2 the ports: [`queue::contract`],
+//! [`channel::contract`]. 3 back-ends, channels, sources: the rest of [`queue`], [`channel`], [`source`], and
+//! [`server`]. 4 services: [`ingress`], [`worker`], [`ops`], [`admin`]. 5 assembly: [`config`], [`setup`],
+//! [`boot`], [`reload`], [`cli`], [`demo`], [`init`].
 
 pub mod admin;
+pub mod boot;
 pub mod channel;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod delivery;
+pub mod demo;
 pub mod document;
 pub mod forbidden;
 pub mod ingress;
 pub mod init;
 pub mod message;
 pub mod metrics;
+pub mod ops;
 pub mod queue;
+pub mod quiet;
+pub mod reload;
 pub mod retry;
+pub mod server;
 pub mod setup;
 pub mod source;
 pub mod subscribers;

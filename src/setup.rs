@@ -91,7 +91,9 @@ impl Store {
         let settings = config.queue_settings.clone();
         match &config.queue {
             QueueChoice::Embedded { path } => EmbeddedQueue::open_beside(path, settings, clock).map(Self::of),
-            QueueChoice::Redis(_) => Err(QueueError::Unusable("redis is not there yet".to_owned())),
+            QueueChoice::Redis(_) => Err(QueueError::Unusable(
+                "queue.backend = \"redis\" is not available in this version".to_owned(),
+            )),
         }
     }
 

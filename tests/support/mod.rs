@@ -1,4 +1,3 @@
 //! What the tests share.
 
 pub(crate) mod provider;
-pub(crate) mod redis_server;

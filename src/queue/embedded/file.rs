@@ -208,7 +208,7 @@ fn fill(draft: &Path) -> rusqlite::Result<()> {
 /// Looks at the first bytes of a file, before SQLite is let near it.
 ///
 /// Only for a file that nobody in this process has open: closing any handle of a file takes away the
-/// locks that SQLite holds on it (https://sqlite.org/howtocorrupt.html, section 2.2).
+/// locks that SQLite holds on it (<https://sqlite.org/howtocorrupt.html>, section 2.2).
 fn check_header(path: &Path) -> Result<(), QueueError> {
     let mut header = [0_u8; 100];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));

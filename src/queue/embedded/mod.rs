@@ -1,13 +1,13 @@
 //! The queue in a file of this machine: SQLite, durable before the answer.
 //!
-//! One thread ([`writer`]) owns the only connection that writes and gathers whatever waits for it
-//! into one transaction: one `fsync` for many calls, and none of them waits for a timer. A second
-//! thread ([`reader`]) answers the operator's questions from a snapshot. No call of SQLite runs on
-//! the threads of the asynchronous runtime.
+//! One thread (`writer`) owns the only connection that writes and gathers whatever waits for it into
+//! one transaction: one `fsync` for many calls, and none of them waits for a timer. A second thread
+//! (`reader`) answers the operator's questions from a snapshot. No call of SQLite runs on the threads
+//! of the asynchronous runtime.
 //!
-//! In reading order: [`schema`] and [`statements`] (what is stored), [`piece`] (one piece of work and
-//! where it can be), [`intake`], [`handout`], [`outcome`] (its way through), [`ending`] and
-//! [`letters`] (its end), [`gate`] and [`gcra`] (who has to wait), [`housekeeping`], [`audit`].
+//! In reading order: `schema` and `statements` (what is stored), `piece` (one piece of work and where
+//! it can be), `intake`, `handout`, `outcome` (its way through), `ending` and `letters` (its end),
+//! `gate` and `gcra` (who has to wait), `housekeeping`, `upkeep` and `mending` (the file), `audit`.
 
 mod audit;
 mod books;

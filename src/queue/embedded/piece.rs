@@ -324,16 +324,12 @@ impl Step<'_> {
         match piece.fate {
             Fate::Whole => Ok(Some(piece)),
             Fate::Unreadable => {
-                tracing::error!(message = piece.seq, "a stored message has an unreadable id");
+                tracing::error!(seq = piece.seq, "a stored message has an unreadable id");
                 self.run(statements::RENAME_UNREADABLE, params![piece.seq, piece.id.message.as_str()])?;
                 Ok(Some(piece))
             }
             Fate::Orphan => {
-                tracing::error!(
-                    message = piece.seq,
-                    index = piece.id.index,
-                    "work without its message dropped"
-                );
+                tracing::error!(seq = piece.seq, index = piece.id.index, "work without its message dropped");
                 self.run(statements::DELETE_PIECE, params![piece.seq, piece.id.index])?;
                 Ok(None)
             }

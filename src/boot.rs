@@ -1,0 +1,308 @@
+//! Assembly: from a configuration to a running service. The only place that knows every concrete type.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use async_trait::async_trait;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::channel::contract::Channel;
+use crate::channel::http::HttpClient;
+use crate::channel::slack::SlackChannel;
+use crate::channel::sms::SmsChannel;
+use crate::clock::Clock;
+use crate::config::{Config, LogFormat, LogSettings, QueueChoice};
+use crate::delivery::{ChannelId, DestinationKeyer};
+use crate::metrics::{IngressMetrics, Metrics, WorkerMetrics};
+use crate::ops::{self, Probe};
+use crate::queue::contract::{Owner, Queue, QueueAdmin, QueueError, Stats};
+use crate::queue::embedded::EmbeddedQueue;
+use crate::source::twilio::SOURCE;
+use crate::template::Templates;
+use crate::worker::settings::ChannelPlan;
+use crate::worker::{Worker, WorkerParts};
+use crate::{ingress, reload, server};
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roles {
+    /// Receives webhooks.
+    pub ingress: bool,
+    /// Routes and delivers.
+    pub worker: bool,
+}
+
+/// Writes log lines to standard error as `settings` say. Only our own lines: what libraries log may
+/// hold addresses.
+pub fn start_logging(settings: LogSettings) {
+    let ours = Targets::new().with_target("sms_broadcaster", settings.level);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(ours);
+    // A second call finds the first one's logging in place, which is as good.
+    let _ = match settings.format {
+        LogFormat::Text => {
+            let color = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            registry.with(lines.with_ansi(color)).try_init()
+        }
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+    };
+}
+
+/// Runs the roles until SIGTERM or SIGINT. 0 after a drain, 1 when it could not run.
+pub fn run_service(config: Config, roles: Roles) -> ExitCode {
+    start_logging(config.log);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        end_on_signals(shutdown.clone())?;
+        let http = HttpClient::new(Clock::system()).context("no root certificates found")?;
+        let service = Service::start(config, roles, http, shutdown).await?;
+        service.join().await
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Cancels `shutdown` at the first SIGTERM or SIGINT; the second ends the process at once.
+pub fn end_on_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        for last in [false, true] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if last {
+                std::process::exit(1);
+            }
+            tracing::info!("draining; once more to stop at once");
+            shutdown.cancel();
+        }
+    });
+    Ok(())
+}
+
+/// A running service.
+pub struct Service {
+    tasks: tokio::task::JoinSet<()>,
+    fatal: watch::Receiver<Option<String>>,
+}
+
+impl Service {
+    /// Opens the store, binds the listeners and starts the roles. Must be called within a runtime.
+    pub async fn start(
+        config: Config,
+        roles: Roles,
+        http: HttpClient,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let config = Arc::new(config);
+        let clock = Clock::system();
+        let subscribers = match roles.worker {
+            true => Some(reload::load(&config).map_err(|faults| anyhow::anyhow!(list(&faults)))?),
+            false => None,
+        };
+        let store = open_store(&config, clock.clone()).await?;
+        let metrics = Arc::new(Metrics::new());
+        metrics.config_reloaded(true, clock.now());
+        let mut tasks = tokio::task::JoinSet::new();
+        let drain = config.worker.drain;
+
+        if roles.ingress {
+            let counted = Arc::new(IngressMetrics::register(&metrics, &[SOURCE]));
+            let listener = bind(config.ingress.listen, "ingress.listen").await?;
+            let router = ingress::router(
+                config.ingress.clone(),
+                config.twilio.clone(),
+                Arc::clone(&store.queue),
+                counted,
+            );
+            tracing::info!(listen = %config.ingress.listen, "receiving webhooks");
+            tasks.spawn(server::serve(listener, router, shutdown.clone(), drain));
+        }
+        let mut worker_metrics = None;
+        if let Some(subscribers) = subscribers {
+            let channels = channels(&config, http)?;
+            let ids: Vec<ChannelId> = channels.iter().map(|(channel, _)| channel.id()).collect();
+            let counted = Arc::new(WorkerMetrics::register(&metrics, &ids));
+            worker_metrics = Some(Arc::clone(&counted));
+            let (current, following) = watch::channel(Arc::new(subscribers));
+            let worker = Worker::new(WorkerParts {
+                queue: Arc::clone(&store.queue),
+                channels,
+                subscribers: following,
+                templates: templates(&config)?,
+                retry: config.retry.clone(),
+                keyer: DestinationKeyer::new(config.destination_secret()),
+                metrics: counted,
+                settings: config.worker.clone(),
+                owner: Owner::new(&host_name()),
+            });
+            tasks.spawn(reload::follow(
+                Arc::clone(&config),
+                current,
+                Arc::clone(&metrics),
+                clock,
+                shutdown.clone(),
+            ));
+            tasks.spawn(worker.run(shutdown.clone()));
+        }
+
+        let (fatal_sender, fatal) = watch::channel(None);
+        let watched = Arc::clone(&store.embedded);
+        let stop = shutdown.clone();
+        tasks.spawn(async move {
+            // A file that can no longer be written must not be written on: stop, and say so.
+            let mut every = tokio::time::interval(Duration::from_secs(1));
+            while stop.run_until_cancelled(every.tick()).await.is_some() {
+                if let Some(error) = watched.failure() {
+                    fatal_sender.send_replace(Some(error.to_string()));
+                    stop.cancel();
+                }
+            }
+        });
+        let probe = ServiceProbe {
+            queue: Arc::clone(&store.queue),
+            admin: Arc::clone(&store.admin),
+            metrics,
+            worker: worker_metrics,
+            draining: shutdown.clone(),
+        };
+        let listener = bind(config.ops_listen, "ops.listen").await?;
+        tasks.spawn(server::serve(listener, ops::router(Arc::new(probe)), shutdown, Duration::from_secs(1)));
+        Ok(Self { tasks, fatal })
+    }
+
+    /// Waits for its end.
+    pub async fn join(mut self) -> anyhow::Result<()> {
+        let mut failed = false;
+        while let Some(ended) = self.tasks.join_next().await {
+            failed |= ended.is_err();
+        }
+        let fatal = self.fatal.borrow().clone();
+        match fatal {
+            Some(why) => Err(anyhow::anyhow!(why)),
+            None if failed => Err(anyhow::anyhow!("a part of the service failed")),
+            None => Ok(()),
+        }
+    }
+}
+
+struct Store {
+    queue: Arc<dyn Queue>,
+    admin: Arc<dyn QueueAdmin>,
+    embedded: Arc<EmbeddedQueue>,
+}
+
+async fn open_store(config: &Config, clock: Clock) -> anyhow::Result<Store> {
+    let QueueChoice::Embedded { path } = &config.queue else {
+        anyhow::bail!("queue.backend = \"redis\" is not available in this version");
+    };
+    let (path, settings) = (path.clone(), config.queue_settings.clone());
+    let opened = tokio::task::spawn_blocking(move || EmbeddedQueue::open(&path, settings, clock)).await?;
+    let embedded = Arc::new(opened?);
+    embedded.prepare().await?;
+    Ok(Store { queue: embedded.clone(), admin: embedded.clone(), embedded })
+}
+
+async fn bind(address: std::net::SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {key} = \"{address}\""))
+}
+
+fn channels(config: &Config, http: HttpClient) -> anyhow::Result<Vec<(Arc<dyn Channel>, ChannelPlan)>> {
+    let sms: Arc<dyn Channel> = Arc::new(SmsChannel::new(config.sms.clone(), http.clone())?);
+    let slack: Arc<dyn Channel> = Arc::new(SlackChannel::new(config.slack.clone(), http));
+    let planned = [sms, slack].into_iter().map(|channel| {
+        let plan = config.channels.get(&channel.id()).cloned();
+        plan.map(|plan| (channel, plan)).context("every channel has a plan in the configuration")
+    });
+    planned.collect()
+}
+
+fn templates(config: &Config) -> anyhow::Result<Templates> {
+    let mut templates = Templates::default();
+    for (channel, text) in &config.templates {
+        let template = Templates::parse(channel, text).map_err(anyhow::Error::msg)?;
+        templates.set(channel.clone(), template);
+    }
+    Ok(templates)
+}
+
+fn host_name() -> String {
+    let named = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    named.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).unwrap_or("host".to_owned())
+}
+
+fn list(faults: &[crate::document::Fault]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+struct ServiceProbe {
+    queue: Arc<dyn Queue>,
+    admin: Arc<dyn QueueAdmin>,
+    metrics: Arc<Metrics>,
+    worker: Option<Arc<WorkerMetrics>>,
+    draining: CancellationToken,
+}
+
+#[async_trait]
+impl Probe for ServiceProbe {
+    async fn ready(&self) -> Result<(), &'static str> {
+        if self.draining.is_cancelled() {
+            return Err("draining");
+        }
+        self.queue.ping().await.map_err(|error| match error {
+            QueueError::Unavailable(_) => "unavailable",
+            QueueError::Exhausted(_) => "full",
+            QueueError::Unusable(_) => "unusable",
+        })
+    }
+
+    async fn metrics(&self) -> String {
+        if let Some(worker) = &self.worker {
+            // A store that does not answer in time leaves the last values.
+            let asked = tokio::time::timeout(Duration::from_secs(1), self.admin.stats()).await;
+            if let Ok(Ok(stats)) = asked {
+                show(worker, &stats);
+            }
+        }
+        self.metrics.render()
+    }
+}
+
+fn show(worker: &WorkerMetrics, stats: &Stats) {
+    for lane in &stats.lanes {
+        let name = lane.lane.as_str();
+        for (state, count) in [("ready", lane.ready), ("leased", lane.leased), ("delayed", lane.delayed)] {
+            worker.queue_depth.with_label_values(&[name, state]).set(count.cast_signed());
+        }
+        worker.oldest_ready_age.with_label_values(&[name]).set(lane.oldest_ready_age_s);
+        if name != "in" {
+            worker.channel_paused.with_label_values(&[name]).set(lane.paused.cast_signed());
+        }
+    }
+    for (cause, count) in &stats.dead_letters {
+        worker.dead_letters.with_label_values(&[cause.as_str()]).set(count.cast_signed());
+    }
+    worker.conservation_error.set(stats.conservation_error);
+}
