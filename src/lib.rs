@@ -12,8 +12,8 @@
 //! 0 facts: [`message`], [`delivery`], [`clock`]. 1 pure logic and measures: [`retry`], [`subscribers`],
 //! [`template`], [`document`], [`forbidden`], [`metrics`], [`quiet`]. 2 the ports: [`queue::contract`],
 //! [`channel::contract`]. 3 back-ends, channels, sources: the rest of [`queue`], [`channel`], [`source`], and
-//! [`server`]. 4 services: [`ingress`], [`worker`], [`ops`]. 5 assembly: [`config`], [`boot`], [`reload`],
-//! [`cli`], [`demo`], [`init`].
+//! [`server`]. 4 services: [`ingress`], [`worker`], [`ops`], [`admin`]. 5 assembly: [`config`], [`setup`],
+//! [`boot`], [`reload`], [`cli`], [`demo`], [`init`].
 
 pub mod admin;
 pub mod boot;

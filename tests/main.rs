@@ -1,6 +1,7 @@
 //! All tests that need more than one module, in one program.
 
 mod channels;
+mod cli;
 mod config;
 mod delivery;
 mod embedded_queue;
