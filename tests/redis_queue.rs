@@ -1,4 +1,7 @@
 //! What only the Redis queue promises: its scripts, its server's moods, its healing.
 
 mod bench;
+mod damage;
 mod flow;
+mod outages;
+mod refusals;

@@ -13,7 +13,7 @@ use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
 use super::fault::{Blame, blame, describe, queue_error};
-use super::link::{Patience, Source, lock};
+use super::link::{Source, lock};
 use crate::queue::contract::QueueError;
 
 /// The longest one read blocks: a server that moves away is noticed after that.
@@ -25,24 +25,24 @@ const SLACK: Duration = Duration::from_secs(2);
 /// All waits of a queue.
 pub(super) struct Doorbells {
     source: Arc<Source>,
-    patience: Mutex<Patience>,
-    /// One connection for each stream nobody waits at just now.
-    idle: Mutex<HashMap<String, MultiplexedConnection>>,
+    /// One connection for each stream nobody waits at just now, with the losses before it was made.
+    idle: Mutex<HashMap<String, (MultiplexedConnection, u64)>>,
 }
 
 impl Doorbells {
     pub(super) fn new(source: Arc<Source>) -> Self {
-        Self { source, patience: Mutex::default(), idle: Mutex::default() }
+        Self { source, idle: Mutex::default() }
     }
 
     /// Returns when `stream` has an entry after `mark`, or after `max`.
     pub(super) async fn wait(&self, stream: &str, mark: &str, max: Duration) -> Result<(), QueueError> {
         let end = Instant::now() + max;
-        let kept = lock(&self.idle).remove(stream);
+        let losses = self.source.losses();
+        let kept = lock(&self.idle).remove(stream).filter(|(_, made_at)| *made_at == losses);
         let mut connection = match kept {
-            Some(connection) => connection,
+            Some((connection, _)) => connection,
             None => {
-                let mut fresh = self.source.fresh(&self.patience).await?;
+                let mut fresh = self.source.turn().await?.connect().await?;
                 fresh.set_response_timeout(BLOCK + SLACK);
                 fresh
             }
@@ -53,9 +53,9 @@ impl Doorbells {
             let mut read = redis::cmd("XREAD");
             read.arg("COUNT").arg(1).arg("BLOCK").arg(block).arg("STREAMS").arg(stream).arg(mark);
             match read.query_async(&mut connection).await {
-                Ok(Value::Nil) => self.answered(),
+                Ok(Value::Nil) => self.source.note_answer(),
                 Ok(_) => {
-                    self.answered();
+                    self.source.note_answer();
                     break Ok(());
                 }
                 Err(error) => break Err(error),
@@ -63,24 +63,17 @@ impl Doorbells {
         };
         match result {
             Ok(()) => {
-                lock(&self.idle).insert(stream.to_owned(), connection);
+                lock(&self.idle).insert(stream.to_owned(), (connection, losses));
                 Ok(())
             }
             Err(error) => {
                 if blame(&error) == Blame::None {
-                    lock(&self.idle).insert(stream.to_owned(), connection);
+                    lock(&self.idle).insert(stream.to_owned(), (connection, losses));
                 } else {
-                    let reason = describe(&error);
-                    lock(&self.patience).failed(&reason);
-                    self.source.note_away(&reason);
+                    self.source.note_loss(&describe(&error));
                 }
                 Err(queue_error(&error))
             }
         }
-    }
-
-    fn answered(&self) {
-        lock(&self.patience).reset();
-        self.source.note_present();
     }
 }

@@ -45,6 +45,11 @@ pub(super) struct Source {
     pool: Pool,
     is_away: AtomicBool,
     reconnects: AtomicU64,
+    patience: Mutex<Patience>,
+    /// One attempt at a time; whoever waited for one that failed does not repeat it.
+    connecting: tokio::sync::Mutex<()>,
+    /// Connections lost so far. Whoever loses one says so to all: the others lead to the same server.
+    losses: AtomicU64,
 }
 
 impl Source {
@@ -65,7 +70,14 @@ impl Source {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(cannot)?;
-        Ok(Self { pool, is_away: AtomicBool::new(false), reconnects: AtomicU64::new(0) })
+        Ok(Self {
+            pool,
+            is_away: AtomicBool::new(false),
+            reconnects: AtomicU64::new(0),
+            losses: AtomicU64::new(0),
+            patience: Mutex::default(),
+            connecting: tokio::sync::Mutex::new(()),
+        })
     }
 
     /// Connections that replaced a lost one.
@@ -73,32 +85,67 @@ impl Source {
         self.reconnects.load(Ordering::Relaxed)
     }
 
-    async fn connect(&self) -> Result<MultiplexedConnection, String> {
-        match self.pool.get().await {
-            // What is taken out of the pool leaves its place to the next.
-            Ok(connection) => Ok(Connection::take(connection)),
-            Err(error) => Err(describe_pool(&error)),
-        }
+    /// How many connections were lost; one made before the latest loss is not to be trusted.
+    pub(super) fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Relaxed)
     }
 
-    /// The server answered.
-    pub(super) fn note_present(&self) {
+    /// A connection was lost.
+    pub(super) fn note_loss(&self, reason: &str) {
+        self.losses.fetch_add(1, Ordering::Relaxed);
+        lock(&self.patience).failed(reason);
+        self.note_away(reason);
+    }
+
+    /// A call was answered.
+    pub(super) fn note_answer(&self) {
+        lock(&self.patience).reset();
         if self.is_away.load(Ordering::Relaxed) && self.is_away.swap(false, Ordering::Relaxed) {
             tracing::info!("Redis is back");
         }
     }
 
-    /// The server did not answer, or is not the one to talk to. One line however many notice.
-    pub(super) fn note_away(&self, reason: &str) {
+    /// One line however many notice.
+    fn note_away(&self, reason: &str) {
         if !self.is_away.swap(true, Ordering::Relaxed) {
             tracing::warn!(reason, "Redis is away");
+        }
+    }
+
+    /// The turn to make a connection, unless the last attempt was a moment ago.
+    pub(super) async fn turn(&self) -> Result<Turn<'_>, QueueError> {
+        lock(&self.patience).check()?;
+        let alone = self.connecting.lock().await;
+        lock(&self.patience).check()?;
+        Ok(Turn { source: self, _alone: alone })
+    }
+}
+
+/// The right to make a connection while nobody else does.
+pub(super) struct Turn<'a> {
+    source: &'a Source,
+    _alone: tokio::sync::MutexGuard<'a, ()>,
+}
+
+impl Turn<'_> {
+    /// Makes one.
+    pub(super) async fn connect(self) -> Result<MultiplexedConnection, QueueError> {
+        match self.source.pool.get().await {
+            // What is taken out of the pool leaves its place to the next.
+            Ok(connection) => Ok(Connection::take(connection)),
+            Err(error) => {
+                let reason = describe_pool(&error);
+                lock(&self.source.patience).refused(&reason);
+                self.source.note_away(&reason);
+                Err(QueueError::Unavailable(reason))
+            }
         }
     }
 }
 
 /// When to try to connect again.
 #[derive(Default)]
-pub(super) struct Patience {
+struct Patience {
     failures: u32,
     not_before: Option<Instant>,
     reason: String,
@@ -106,7 +153,7 @@ pub(super) struct Patience {
 
 impl Patience {
     /// Fails fast while it is too early.
-    pub(super) fn check(&self) -> Result<(), QueueError> {
+    fn check(&self) -> Result<(), QueueError> {
         match self.not_before {
             Some(at) if Instant::now() < at => Err(QueueError::Unavailable(self.reason.clone())),
             _ => Ok(()),
@@ -114,14 +161,14 @@ impl Patience {
     }
 
     /// A connection could not be made.
-    pub(super) fn refused(&mut self, reason: &str) {
+    fn refused(&mut self, reason: &str) {
         self.failures = self.failures.max(1);
         self.failed(reason);
     }
 
     /// A connection was lost, or could not be made. After the first loss the next attempt may be made
     /// at once.
-    pub(super) fn failed(&mut self, reason: &str) {
+    fn failed(&mut self, reason: &str) {
         self.failures = self.failures.saturating_add(1);
         reason.clone_into(&mut self.reason);
         self.not_before = (self.failures > 1).then(|| {
@@ -133,24 +180,9 @@ impl Patience {
     }
 
     /// A call was answered.
-    pub(super) fn reset(&mut self) {
+    fn reset(&mut self) {
         self.failures = 0;
         self.not_before = None;
-    }
-}
-
-impl Source {
-    /// A new connection, unless the last attempt was a moment ago.
-    pub(super) async fn fresh(
-        &self,
-        patience: &Mutex<Patience>,
-    ) -> Result<MultiplexedConnection, QueueError> {
-        lock(patience).check()?;
-        self.connect().await.map_err(|reason| {
-            lock(patience).refused(&reason);
-            self.note_away(&reason);
-            QueueError::Unavailable(reason)
-        })
     }
 }
 
@@ -160,6 +192,8 @@ struct Slot {
     connection: Option<MultiplexedConnection>,
     /// Which of the connections this role had; an error of an older one says nothing about this.
     generation: u64,
+    /// The losses there had been when it was made.
+    losses: u64,
     silences: u32,
 }
 
@@ -167,19 +201,11 @@ struct Slot {
 pub(super) struct Link {
     source: Arc<Source>,
     slot: Mutex<Slot>,
-    patience: Mutex<Patience>,
-    /// One attempt at a time; whoever waits takes its result.
-    connecting: tokio::sync::Mutex<()>,
 }
 
 impl Link {
     pub(super) fn new(source: Arc<Source>) -> Self {
-        Self {
-            source,
-            slot: Mutex::default(),
-            patience: Mutex::default(),
-            connecting: tokio::sync::Mutex::new(()),
-        }
+        Self { source, slot: Mutex::default() }
     }
 
     /// Runs a script. The server is sent its hash, and its text only if it does not know it.
@@ -197,7 +223,10 @@ impl Link {
     }
 
     fn held(&self) -> Option<(MultiplexedConnection, u64)> {
-        let slot = lock(&self.slot);
+        let mut slot = lock(&self.slot);
+        if slot.losses != self.source.losses() {
+            slot.connection = None;
+        }
         slot.connection.clone().map(|connection| (connection, slot.generation))
     }
 
@@ -205,17 +234,18 @@ impl Link {
         if let Some(held) = self.held() {
             return Ok(held);
         }
-        lock(&self.patience).check()?;
-        let _turn = self.connecting.lock().await;
+        let turn = self.source.turn().await?;
         if let Some(held) = self.held() {
             return Ok(held);
         }
-        let connection = self.source.fresh(&self.patience).await?;
+        let losses = self.source.losses();
+        let connection = turn.connect().await?;
         let mut slot = lock(&self.slot);
         if slot.generation > 0 {
             self.source.reconnects.fetch_add(1, Ordering::Relaxed);
         }
         slot.generation += 1;
+        slot.losses = losses;
         slot.silences = 0;
         slot.connection = Some(connection.clone());
         Ok((connection, slot.generation))
@@ -243,8 +273,7 @@ impl Link {
         if slot.generation == generation {
             slot.silences = 0;
             drop(slot);
-            lock(&self.patience).reset();
-            self.source.note_present();
+            self.source.note_answer();
         }
     }
 
@@ -266,8 +295,7 @@ impl Link {
             return;
         }
         drop(slot);
-        lock(&self.patience).failed(reason);
-        self.source.note_away(reason);
+        self.source.note_loss(reason);
     }
 }
 

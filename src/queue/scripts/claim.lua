@@ -158,11 +158,11 @@ spend(lane_rate, #items)
 close_rate(lane_rate)
 for _, rate in pairs(rates) do close_rate(rate) end
 date_leases(lane, owner, entries)
-if looked > 0 then redis.call('SADD', LANES, lane) end
 redis.call('ZADD', OWNERS, whole(now), owner)
 
 -- What is left, and when to look at it.
-local mark = last_delivered(lane) or '0-0'
+local mark = last_delivered(lane)
+if mark then redis.call('SADD', LANES, lane) else mark = '0-0' end
 local unread = redis.call('XRANGE', stream_of(lane), '(' .. mark, '+', 'COUNT', 1)
 local is_more = #unread > 0
 local rate_limited = is_more and #items == room and room < most

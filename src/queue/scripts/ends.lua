@@ -6,8 +6,14 @@ local buried = {}
 -- Adds to a count of a record, `left` (pending pieces) or `lt` (letters). A count that cannot be right
 -- is taken from the pieces anew, which the caller has already changed.
 local function count(record, field, by)
-  local value = redis.pcall('HINCRBY', record, field, by)
-  if type(value) == 'number' and value >= 0 then return value end
+  local stored = redis.call('HGET', record, field)
+  -- A message begins without a count of letters.
+  if field == 'lt' and not stored then stored = '0' end
+  local value = string.match(stored or '', '^%d+$') and tonumber(stored) + by
+  if value and value >= 0 then
+    redis.call('HSET', record, field, whole(value))
+    return value
+  end
   local pending, letters = 0, 0
   local all = redis.call('HGETALL', record)
   for at = 1, #all, 2 do

@@ -137,12 +137,16 @@ local function mend(id)
     local entry = string.match(piece.place, '^e(%d+%-%d+)$')
     local is_lost = false
     if entry then
-      local stream = stream_of(piece.lane)
-      local is_there = #redis.call('XRANGE', stream, entry, entry) > 0
-      if not lease_of(piece.lane, entry) then
+      local there = redis.call('XRANGE', stream_of(piece.lane), entry, entry)[1]
+      local named, named_index = read_entry(there and there[2] or {})
+      if there and not (named == id and named_index == piece.index) then
+        -- A new stream may use the old one's entry ids.
+        is_lost = true
+        piece.place = ''
+      elseif not lease_of(piece.lane, entry) then
         -- Not leased and before what the group reads next: acknowledged by somebody else.
-        local last = is_there and last_delivered(piece.lane)
-        is_lost = not is_there or (last and not is_after(entry, last))
+        local last = there and last_delivered(piece.lane)
+        is_lost = not there or (last and not is_after(entry, last))
       end
     elseif piece.place == 'd' then
       is_lost = not redis.call('ZSCORE', due_of(piece.lane), member_of(piece))
