@@ -9,9 +9,15 @@ use crate::delivery::DeadCause;
 use crate::queue::contract::Buried;
 
 impl Step<'_> {
-    /// Ends a pending piece as delivered. Its recipient and history go at once.
+    /// Ends a piece at a `place` of success. Its recipient and history go at once.
+    pub(super) fn succeed(&self, piece: &Piece, place: Place) -> rusqlite::Result<()> {
+        self.run(statements::SUCCEEDED, params![piece.seq, piece.id.index, place.as_str()])?;
+        Ok(())
+    }
+
+    /// Ends a pending piece as delivered.
     pub(super) fn deliver(&mut self, piece: &Piece) -> rusqlite::Result<()> {
-        self.run(statements::DELIVERED, params![piece.seq, piece.id.index])?;
+        self.succeed(piece, Place::Delivered)?;
         self.books.delivered += 1;
         self.piece_ended(piece, 0)
     }

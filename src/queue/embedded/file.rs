@@ -39,12 +39,14 @@ pub(super) struct Identity {
     path: PathBuf,
     device: u64,
     inode: u64,
+    /// SQLite's count of changes to the tables, when somebody last looked whether all are there.
+    pub(super) schema_version: Option<i64>,
 }
 
 impl Identity {
     fn of(path: &Path) -> Result<Self, QueueError> {
         let found = fs::metadata(path).map_err(|error| cannot("open", path, &error))?;
-        Ok(Self { path: path.to_owned(), device: found.dev(), inode: found.ino() })
+        Ok(Self { path: path.to_owned(), device: found.dev(), inode: found.ino(), schema_version: None })
     }
 
     /// Fails when the path no longer leads to the file: what is written to it now would be gone with
@@ -77,8 +79,7 @@ pub(super) fn open_for_service(path: &Path) -> Result<Opened, QueueError> {
     check_header(path)?;
     let connection = connect(path)?;
     verify(&connection, path)?;
-    schema::make(&connection)
-        .and_then(|()| recover(&connection))
+    recover(&connection)
         .and_then(|()| allow_fold_on_close(&connection))
         .map_err(|error| explain("open", path, &error))?;
     Ok(Opened {
@@ -194,7 +195,9 @@ fn fill(draft: &Path) -> rusqlite::Result<()> {
         schema::APPLICATION_ID,
         schema::VERSION
     ))?;
+    connection.execute_batch("BEGIN")?;
     schema::make(&connection)?;
+    connection.execute_batch("COMMIT")?;
     connection.close().map_err(|(_, error)| error)
 }
 

@@ -98,7 +98,7 @@ pub(super) fn claim(step: &mut Step<'_>, asked: &Asked) -> rusqlite::Result<Clai
         .flatten()
         .min()
         .map(|at| at.since(now));
-    Ok(Claimed { items, buried, wait, rate_limited, mark, now, recreated: false })
+    Ok(Claimed { items, buried, wait, rate_limited, mark, now, recreated: std::mem::take(&mut step.mended) })
 }
 
 /// Lets parked work of destinations whose time has come stand in line again: as much as each may
@@ -250,7 +250,7 @@ pub(super) fn sweep(step: &mut Step<'_>, owner: &str, lane: &str, max: usize) ->
         }
     }
     let cursor = if more { Cursor(MORE.to_owned()) } else { Cursor::default() };
-    Ok(Swept { items, buried, cursor, now, recreated: false })
+    Ok(Swept { items, buried, cursor, now, recreated: std::mem::take(&mut step.mended) })
 }
 
 /// A pause that began after the work was handed out holds it all the same.

@@ -74,13 +74,11 @@ pub(super) fn expand(step: &mut Step<'_>, batch: &[Expansion]) -> rusqlite::Resu
 fn expand_one(step: &mut Step<'_>, expansion: &Expansion) -> rusqlite::Result<Settled> {
     let stale = Settled::Stale { late_success: false };
     let work = &expansion.lease.key().work;
-    let Some(mut routing) =
-        step.piece(work)?.filter(|piece| piece.place.is_pending() && !piece.is_delivery())
+    let Some(routing) = step.piece(work)?.filter(|piece| piece.place.is_pending() && !piece.is_delivery())
     else {
         return Ok(stale);
     };
-    routing.end(Place::Expanded);
-    step.save(&routing)?;
+    step.succeed(&routing, Place::Expanded)?;
     let count = i64::try_from(expansion.deliveries.len()).unwrap_or(i64::MAX);
     let message = step.row(
         statements::MESSAGE_EXPANDED,

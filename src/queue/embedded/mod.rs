@@ -21,6 +21,7 @@ mod handout;
 mod housekeeping;
 mod intake;
 mod letters;
+mod mending;
 mod operator;
 mod outcome;
 mod piece;

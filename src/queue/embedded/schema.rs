@@ -107,9 +107,9 @@ pub(super) const NAMES: [&str; 16] = [
     "gate_quiet",
 ];
 
-/// Makes what is missing.
+/// Makes what is missing. To be called within a transaction.
 pub(super) fn make(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} COMMIT;"))
+    connection.execute_batch(TABLES)
 }
 
 #[cfg(test)]

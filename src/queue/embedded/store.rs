@@ -79,6 +79,7 @@ impl EmbeddedQueue {
             health: Arc::clone(&health),
             commits: Arc::clone(&commits),
             file: opened.identity,
+            mended: false,
         };
         let writer = writer.start().map_err(no_thread)?;
         let reader = Reader { connection: opened.reader, settings, clock, health: Arc::clone(&health) };

@@ -16,6 +16,7 @@ use super::books::Books;
 use super::doorbell::Doorbells;
 use super::fault::{self, Health};
 use super::file::Identity;
+use super::mending;
 use crate::clock::{Clock, Timestamp};
 use crate::queue::contract::{QueueError, QueueSettings};
 
@@ -37,6 +38,8 @@ pub(super) struct Step<'a> {
     /// The time at which the whole call happens.
     pub(super) now: Timestamp,
     pub(super) books: Books,
+    /// Whether a missing part of the store was made anew and nobody was told yet.
+    pub(super) mended: bool,
     /// Lanes to ring for once the transaction is committed.
     rung: BTreeSet<String>,
     /// Whether to look after the file once the transaction is committed.
@@ -88,7 +91,11 @@ impl Step<'_> {
 
     /// Gives up to `pages` unused pages back to the file system.
     pub(super) fn shrink(&self, pages: u32) -> rusqlite::Result<()> {
-        self.connection.execute_batch(&format!("PRAGMA incremental_vacuum({pages})"))
+        // It gives back one page with each row it returns.
+        let mut statement = self.connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+        let mut rows = statement.query([])?;
+        while rows.next()?.is_some() {}
+        Ok(())
     }
 
     /// Pages of the file, and how many of them are unused.
@@ -197,6 +204,8 @@ pub(super) struct Writer {
     pub(super) commits: Arc<AtomicU64>,
     /// The file as it was opened; only the service, which looks after the file, has it.
     pub(super) file: Option<Identity>,
+    /// Whether a missing part of the store was made anew and nobody was told yet.
+    pub(super) mended: bool,
 }
 
 impl Writer {
@@ -238,22 +247,52 @@ impl Writer {
                 }
                 upkeep
             }
-            Err(error) if fault::is_lack_of_space(&error) && group.len() > 1 => {
+            Err(error) if fault::is_lack_of_space(&error) => {
                 // What drains the queue needs little space; it must not fail for what fills it.
                 self.make_room();
-                group.into_iter().fold(false, |upkeep, job| self.serve(vec![job]) || upkeep)
+                let mut upkeep = false;
+                for job in group {
+                    upkeep |= self.serve_alone(job);
+                }
+                upkeep
             }
             Err(error) => {
-                let verdict = fault::queue_error(&error);
-                if fault::is_final(&error) {
-                    self.health.fail(verdict.clone());
-                }
+                let verdict = self.condemn(&error);
                 for job in group {
                     job.answer(Err(verdict.clone()));
                 }
                 false
             }
         }
+    }
+
+    /// Gives one job a transaction of its own.
+    fn serve_alone(&mut self, job: Box<dyn Job>) -> bool {
+        let mut group = [job];
+        let outcome = self
+            .health
+            .check()
+            .and_then(|()| self.transact(&mut group).map_err(|error| self.condemn(&error)));
+        let [job] = group;
+        match outcome {
+            Ok(Committed { mut verdicts, upkeep }) => {
+                job.answer(verdicts.pop().unwrap_or(Ok(())));
+                upkeep
+            }
+            Err(error) => {
+                job.answer(Err(error));
+                false
+            }
+        }
+    }
+
+    /// What a transaction's error means, for the callers and for the store.
+    fn condemn(&self, error: &rusqlite::Error) -> QueueError {
+        let verdict = fault::queue_error(error);
+        if fault::is_final(error) {
+            self.health.fail(verdict.clone());
+        }
+        verdict
     }
 
     fn transact(&mut self, group: &mut [Box<dyn Job>]) -> rusqlite::Result<Committed> {
@@ -268,6 +307,7 @@ impl Writer {
     fn attempt(&mut self, group: &mut [Box<dyn Job>]) -> rusqlite::Result<Committed> {
         self.fixed("BEGIN IMMEDIATE")?;
         let changes_before = self.connection.total_changes();
+        self.mended |= self.mend_if_changed()?;
         let books = Books::load(&self.connection)?;
         let mut step = Step {
             connection: &self.connection,
@@ -275,6 +315,7 @@ impl Writer {
             bells: &self.bells,
             now: self.clock.now(),
             books,
+            mended: self.mended,
             rung: BTreeSet::new(),
             upkeep: false,
         };
@@ -287,9 +328,10 @@ impl Writer {
                 verdicts.push(self.run_apart(job.as_mut(), &mut step)?);
             }
         }
-        let Step { books: new_books, rung, upkeep, .. } = step;
+        let Step { books: new_books, rung, upkeep, mended, .. } = step;
         new_books.save(books, &self.connection)?;
         self.fixed("COMMIT")?;
+        self.mended = mended;
         if self.connection.total_changes() != changes_before {
             self.commits.fetch_add(1, Ordering::Relaxed);
         }
@@ -316,6 +358,19 @@ impl Writer {
         };
         self.fixed("RELEASE job")?;
         Ok(verdict)
+    }
+
+    /// Looks whether anybody changed the tables since the last time, and makes anew what they took.
+    fn mend_if_changed(&mut self) -> rusqlite::Result<bool> {
+        let Some(file) = &mut self.file else { return Ok(false) };
+        let version = "PRAGMA schema_version";
+        let now: i64 = self.connection.prepare_cached(version)?.query_row([], |row| row.get(0))?;
+        if file.schema_version == Some(now) {
+            return Ok(false);
+        }
+        let mended = mending::mend(&self.connection, self.clock.now())?;
+        file.schema_version = Some(self.connection.query_row(version, [], |row| row.get(0))?);
+        Ok(mended)
     }
 
     fn fixed(&self, sql: &'static str) -> rusqlite::Result<()> {
@@ -376,4 +431,112 @@ struct Committed {
 struct Fold {
     at: Option<Timestamp>,
     changes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use rusqlite::{ffi, params};
+
+    use super::*;
+    use crate::queue::embedded::{schema, statements};
+
+    fn writer(connection: Connection) -> Writer {
+        schema::make(&connection).unwrap();
+        Writer {
+            connection,
+            settings: QueueSettings::default(),
+            clock: Clock::manual(Timestamp::from_millis(1_767_225_600_000)),
+            bells: Arc::default(),
+            health: Arc::default(),
+            commits: Arc::default(),
+            file: None,
+            mended: false,
+        }
+    }
+
+    type Answer = oneshot::Receiver<Result<(), QueueError>>;
+
+    fn call(work: impl Fn(&mut Step<'_>) -> rusqlite::Result<()> + Send + 'static) -> (Box<dyn Job>, Answer) {
+        let (reply, answer) = oneshot::channel();
+        let work = move |step: &mut Step<'_>, (): &()| work(step);
+        (Box::new(Call { input: Arc::new(()), work, result: None, reply }), answer)
+    }
+
+    /// Work that leaves a lane named `name` and counts one accepted.
+    fn leave(name: &'static str) -> (Box<dyn Job>, Answer) {
+        call(move |step| {
+            step.books.accepted += 1;
+            step.run(statements::LANE, params![name]).map(|_| ())
+        })
+    }
+
+    fn lanes(writer: &Writer) -> Vec<String> {
+        let mut statement = writer.connection.prepare("SELECT name FROM lane ORDER BY name").unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn a_job_that_fails_undoes_its_own_work_and_nothing_of_its_mates() {
+        let mut writer = writer(Connection::open_in_memory().unwrap());
+        let (before, before_answer) = leave("before");
+        let (failing, failing_answer) = call(|step| {
+            step.books.accepted += 100;
+            step.run(statements::LANE, params!["undone"])?;
+            step.run("INSERT INTO book (name, value) VALUES ('x', 'no number')", []).map(|_| ())
+        });
+        let (after, after_answer) = leave("after");
+        writer.serve(vec![before, failing, after]);
+        assert_eq!(before_answer.blocking_recv().unwrap(), Ok(()));
+        assert!(matches!(failing_answer.blocking_recv().unwrap(), Err(QueueError::Unavailable(_))));
+        assert_eq!(after_answer.blocking_recv().unwrap(), Ok(()));
+        assert_eq!(lanes(&writer), ["after", "before"]);
+        assert_eq!(Books::load(&writer.connection).unwrap().accepted, 2);
+        assert_eq!(writer.commits.load(Ordering::Relaxed), 1);
+        assert_eq!(writer.health.check(), Ok(()));
+    }
+
+    #[test]
+    fn on_a_full_disk_what_is_small_still_succeeds_and_what_is_large_is_told_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = Connection::open(folder.path().join("full.db")).unwrap();
+        let mut writer = writer(connection);
+        let pages: i64 = writer.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        writer
+            .connection
+            .query_row(&format!("PRAGMA max_page_count = {}", pages + 2), [], |_| Ok(()))
+            .unwrap();
+        let (large, large_answer) = call(|step| {
+            let text = vec![7_u8; 100_000];
+            step.run(statements::NEW_MESSAGE, params!["test:1", text, 0]).map(|_| ())
+        });
+        let (small, small_answer) = leave("small");
+        writer.serve(vec![large, small]);
+        assert!(matches!(large_answer.blocking_recv().unwrap(), Err(QueueError::Exhausted(_))));
+        assert_eq!(small_answer.blocking_recv().unwrap(), Ok(()));
+        assert_eq!(lanes(&writer), ["small"]);
+        assert_eq!(writer.health.check(), Ok(()));
+    }
+
+    #[test]
+    fn after_a_failed_write_nothing_is_tried_again() {
+        let mut writer = writer(Connection::open_in_memory().unwrap());
+        let (mate, mate_answer) = leave("mate");
+        let (failing, failing_answer) =
+            call(|_| Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_FSYNC), None)));
+        writer.serve(vec![mate, failing]);
+        assert!(matches!(mate_answer.blocking_recv().unwrap(), Err(QueueError::Unavailable(_))));
+        assert!(matches!(failing_answer.blocking_recv().unwrap(), Err(QueueError::Unavailable(_))));
+        let asked = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&asked);
+        let (later, later_answer) = call(move |_| {
+            seen.store(true, Ordering::Relaxed);
+            Ok(())
+        });
+        writer.serve(vec![later]);
+        assert!(matches!(later_answer.blocking_recv().unwrap(), Err(QueueError::Unavailable(_))));
+        assert!(!asked.load(Ordering::Relaxed));
+        assert_eq!(lanes(&writer), Vec::<String>::new());
+    }
 }
