@@ -1,0 +1,50 @@
+//! What a back-end has to bring to be put through the suite.
+
+use std::time::Duration;
+
+use sms_broadcaster::clock::Clock;
+use sms_broadcaster::queue::contract::{Queue, QueueAdmin, QueueSettings};
+
+/// A store of a test's own with a service that has it open, and the back doors that tests need.
+pub(crate) trait Store: Sized {
+    /// Its queue.
+    type Queue: Queue + QueueAdmin;
+
+    /// Its name in messages.
+    const NAME: &'static str;
+
+    /// Whether a service that starts has its predecessor's work in hand back at once. Else it waits for
+    /// the leases to run out.
+    const RESTART_ENDS_LEASES: bool;
+
+    /// An empty store.
+    async fn new(settings: &QueueSettings, clock: &Clock) -> Self;
+
+    /// The queue of the service that has it open.
+    fn queue(&self) -> &Self::Queue;
+
+    /// Forgets everything and begins anew.
+    async fn clear(&mut self, settings: &QueueSettings, clock: &Clock);
+
+    /// Ends the service without a word and starts another on the same store.
+    async fn reopen(&mut self, settings: &QueueSettings, clock: &Clock);
+
+    /// Ends whatever holds the data as `kill -9` does, and starts everything again.
+    async fn crash(&mut self, settings: &QueueSettings, clock: &Clock);
+
+    /// Lets `by` pass for whatever the store lets expire by a clock that is not the test's.
+    fn age(&self, by: Duration);
+
+    /// Makes an entry of the inbound lane that cannot be read: of the message `id`, accepted and not
+    /// routed, or beside it. Returns how many pieces of work there are more than before.
+    fn put_garbage(&self, id: &str) -> u64;
+
+    /// Removes a structure, as a person at a prompt could.
+    fn damage(&self);
+
+    /// Whether any record, field or column holds `text`.
+    fn keeps(&self, text: &str) -> bool;
+
+    /// Messages of which there is a record.
+    fn records(&self) -> usize;
+}
