@@ -39,15 +39,13 @@ pub(super) struct Identity {
     path: PathBuf,
     device: u64,
     inode: u64,
-    /// SQLite's count of changes to the tables, when somebody last looked whether all are there.
-    pub(super) schema_version: Option<i64>,
 }
 
 impl Identity {
     /// The file at `path`, as it is now.
     pub(super) fn of(path: &Path) -> Result<Self, QueueError> {
         let found = fs::metadata(path).map_err(|error| cannot("open", path, &error))?;
-        Ok(Self { path: path.to_owned(), device: found.dev(), inode: found.ino(), schema_version: None })
+        Ok(Self { path: path.to_owned(), device: found.dev(), inode: found.ino() })
     }
 
     /// The path of a file that belongs to it.

@@ -419,19 +419,6 @@ impl Writer {
         Ok(verdict)
     }
 
-    /// Looks whether anybody changed the tables since the last time, and makes anew what they took.
-    fn mend_if_changed(&mut self) -> rusqlite::Result<bool> {
-        let Some(file) = &mut self.file else { return Ok(false) };
-        let version = "PRAGMA schema_version";
-        let now: i64 = self.connection.prepare_cached(version)?.query_row([], |row| row.get(0))?;
-        if file.schema_version == Some(now) {
-            return Ok(false);
-        }
-        let mended = mending::mend(&self.connection, self.clock.now())?;
-        file.schema_version = Some(self.connection.query_row(version, [], |row| row.get(0))?);
-        Ok(mended)
-    }
-
     fn fixed(&self, sql: &'static str) -> rusqlite::Result<()> {
         self.connection.prepare_cached(sql)?.execute([])?;
         Ok(())
@@ -556,114 +543,6 @@ mod tests {
         let (taken, taken_answer) = fill();
         writer.serve(vec![taken]);
         assert_eq!(taken_answer.blocking_recv().unwrap(), Ok(()));
-        assert_eq!(writer.health.check(), Ok(()));
-    }
-
-    #[test]
-    fn after_a_failed_write_nothing_is_tried_again() {
-        let mut writer = writer(Connection::open_in_memory().unwrap());
-        let (mate, mate_answer) = leave("mate");
-        let (failing, failing_answer) =
-            call(|_| Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_FSYNC), None)));
-        writer.serve(vec![mate, failing]);
-        assert!(matches!(mate_answer.blocking_recv().unwrap(), Err(QueueError::Unavailable(_))));
-        assert!(matches!(failing_answer.blocking_recv().unwrap(), Err(QueueError::Unavailable(_))));
-        let asked = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&asked);
-        let (later, later_answer) = call(move |_| {
-            seen.store(true, Ordering::Relaxed);
-            Ok(())
-        });
-        writer.serve(vec![later]);
-        assert!(matches!(later_answer.blocking_recv().unwrap(), Err(QueueError::Unavailable(_))));
-        assert!(!asked.load(Ordering::Relaxed));
-        assert_eq!(lanes(&writer), Vec::<String>::new());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicBool;
-
-    use rusqlite::{ffi, params};
-
-    use super::*;
-    use crate::queue::embedded::{schema, statements};
-
-    fn writer(connection: Connection) -> Writer {
-        schema::make(&connection).unwrap();
-        Writer {
-            connection,
-            settings: QueueSettings::default(),
-            clock: Clock::manual(Timestamp::from_millis(1_767_225_600_000)),
-            bells: Arc::default(),
-            health: Arc::default(),
-            commits: Arc::default(),
-            file: None,
-            mended: false,
-        }
-    }
-
-    type Answer = oneshot::Receiver<Result<(), QueueError>>;
-
-    fn call(work: impl Fn(&mut Step<'_>) -> rusqlite::Result<()> + Send + 'static) -> (Box<dyn Job>, Answer) {
-        let (reply, answer) = oneshot::channel();
-        let work = move |step: &mut Step<'_>, (): &()| work(step);
-        (Box::new(Call { input: Arc::new(()), work, result: None, reply }), answer)
-    }
-
-    /// Work that leaves a lane named `name` and counts one accepted.
-    fn leave(name: &'static str) -> (Box<dyn Job>, Answer) {
-        call(move |step| {
-            step.books.accepted += 1;
-            step.run(statements::LANE, params![name]).map(|_| ())
-        })
-    }
-
-    fn lanes(writer: &Writer) -> Vec<String> {
-        let mut statement = writer.connection.prepare("SELECT name FROM lane ORDER BY name").unwrap();
-        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
-    }
-
-    #[test]
-    fn a_job_that_fails_undoes_its_own_work_and_nothing_of_its_mates() {
-        let mut writer = writer(Connection::open_in_memory().unwrap());
-        let (before, before_answer) = leave("before");
-        let (failing, failing_answer) = call(|step| {
-            step.books.accepted += 100;
-            step.run(statements::LANE, params!["undone"])?;
-            step.run("INSERT INTO book (name, value) VALUES ('x', 'no number')", []).map(|_| ())
-        });
-        let (after, after_answer) = leave("after");
-        writer.serve(vec![before, failing, after]);
-        assert_eq!(before_answer.blocking_recv().unwrap(), Ok(()));
-        assert!(matches!(failing_answer.blocking_recv().unwrap(), Err(QueueError::Unavailable(_))));
-        assert_eq!(after_answer.blocking_recv().unwrap(), Ok(()));
-        assert_eq!(lanes(&writer), ["after", "before"]);
-        assert_eq!(Books::load(&writer.connection).unwrap().accepted, 2);
-        assert_eq!(writer.commits.load(Ordering::Relaxed), 1);
-        assert_eq!(writer.health.check(), Ok(()));
-    }
-
-    #[test]
-    fn on_a_full_disk_what_is_small_still_succeeds_and_what_is_large_is_told_so() {
-        let folder = tempfile::tempdir().unwrap();
-        let connection = Connection::open(folder.path().join("full.db")).unwrap();
-        let mut writer = writer(connection);
-        let pages: i64 = writer.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
-        writer
-            .connection
-            .query_row(&format!("PRAGMA max_page_count = {}", pages + 2), [], |_| Ok(()))
-            .unwrap();
-        let (large, large_answer) = call(|step| {
-            let text = vec![7_u8; 100_000];
-            step.run(statements::NEW_MESSAGE, params!["test:1", text, 0]).map(|_| ())
-        });
-        let (small, small_answer) = leave("small");
-        writer.serve(vec![large, small]);
-        assert!(matches!(large_answer.blocking_recv().unwrap(), Err(QueueError::Exhausted(_))));
-        assert_eq!(small_answer.blocking_recv().unwrap(), Ok(()));
-        assert_eq!(lanes(&writer), ["small"]);
         assert_eq!(writer.health.check(), Ok(()));
     }
 
