@@ -1,23 +1,18 @@
 //! `smsctl` as an operator runs it: the real program on real stores.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use sms_broadcaster::clock::Clock;
-use sms_broadcaster::delivery::{ChannelId, DeadCause, Settlement};
-use sms_broadcaster::message::AccountSid;
+use sms_broadcaster::delivery::{ChannelId, Settlement};
 use sms_broadcaster::queue::contract::{Lane, Owner, QueueAdmin};
-use sms_broadcaster::source::twilio::{Request, TwilioSettings, TwilioSource};
 
-use self::bench::{
-    ACCOUNT_SID, Bench, LOST, OUR_NUMBER, ROUTED, Ran, WAITING, bare_command, claim, finish, run, settle,
-};
-use crate::support::provider::{Provider, Reply};
+use self::bench::{Bench, LOST, OUR_NUMBER, ROUTED, Ran, WAITING, claim, finish, settle};
 
 mod bench;
+mod sending;
+mod usage;
 
 /// Every test of a store is run beside a service that has it open, and on a store that nobody has open.
 macro_rules! on_every_store {

@@ -27,7 +27,7 @@ pub(crate) const LOST: &str = "SMbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 /// Not routed yet.
 pub(crate) const WAITING: &str = "SMcccccccccccccccccccccccccccccccc";
 
-pub(crate) const ACCOUNT_SID: &str = "AC0123456789abcdef0123456789abcdef";
+const ACCOUNT_SID: &str = "AC0123456789abcdef0123456789abcdef";
 pub(crate) const OUR_NUMBER: &str = "+15005550006";
 const TOKEN: &str = "f00df00df00df00df00df00df00df00d";
 const SENDER: &str = "+12223334444";
