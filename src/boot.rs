@@ -25,6 +25,7 @@ use crate::metrics::{IngressMetrics, Metrics, WorkerMetrics};
 use crate::ops::{self, Probe};
 use crate::queue::contract::{Owner, Queue, QueueAdmin, QueueError, Stats};
 use crate::queue::embedded::EmbeddedQueue;
+use crate::queue::redis::RedisQueue;
 use crate::source::twilio::SOURCE;
 use crate::template::Templates;
 use crate::worker::settings::ChannelPlan;
@@ -122,7 +123,7 @@ impl Service {
             true => Some(reload::load(&config).map_err(|faults| anyhow::anyhow!(list(&faults)))?),
             false => None,
         };
-        let store = open_store(&config, clock.clone()).await?;
+        let store = Store::open(&config, clock.clone()).await?;
         let metrics = Arc::new(Metrics::new());
         metrics.config_reloaded(true, clock.now());
         let mut tasks = tokio::task::JoinSet::new();
@@ -169,21 +170,11 @@ impl Service {
         }
 
         let (fatal_sender, fatal) = watch::channel(None);
-        let watched = Arc::clone(&store.embedded);
-        let stop = shutdown.clone();
-        tasks.spawn(async move {
-            // A file that can no longer be written must not be written on: stop, and say so.
-            let mut every = tokio::time::interval(Duration::from_secs(1));
-            while stop.run_until_cancelled(every.tick()).await.is_some() {
-                if let Some(error) = watched.failure() {
-                    fatal_sender.send_replace(Some(error.to_string()));
-                    stop.cancel();
-                }
-            }
-        });
+        tasks.spawn(watch_store(store.kind.clone(), fatal_sender, shutdown.clone()));
         let probe = ServiceProbe {
             queue: Arc::clone(&store.queue),
             admin: Arc::clone(&store.admin),
+            kind: store.kind,
             metrics,
             worker: worker_metrics,
             draining: shutdown.clone(),
@@ -208,21 +199,66 @@ impl Service {
     }
 }
 
+/// The store of a service, whichever it is.
 struct Store {
     queue: Arc<dyn Queue>,
     admin: Arc<dyn QueueAdmin>,
-    embedded: Arc<EmbeddedQueue>,
+    kind: StoreKind,
 }
 
-async fn open_store(config: &Config, clock: Clock) -> anyhow::Result<Store> {
-    let QueueChoice::Embedded { path } = &config.queue else {
-        anyhow::bail!("queue.backend = \"redis\" is not available in this version");
-    };
-    let (path, settings) = (path.clone(), config.queue_settings.clone());
-    let opened = tokio::task::spawn_blocking(move || EmbeddedQueue::open(&path, settings, clock)).await?;
-    let embedded = Arc::new(opened?);
-    embedded.prepare().await?;
-    Ok(Store { queue: embedded.clone(), admin: embedded.clone(), embedded })
+#[derive(Clone)]
+enum StoreKind {
+    Embedded(Arc<EmbeddedQueue>),
+    Redis(Arc<RedisQueue>),
+}
+
+impl Store {
+    /// Opens the store. A file must be usable at once; a server may be away for now.
+    async fn open(config: &Config, clock: Clock) -> anyhow::Result<Self> {
+        let settings = config.queue_settings.clone();
+        match &config.queue {
+            QueueChoice::Embedded { path } => {
+                let path = path.clone();
+                let open = move || EmbeddedQueue::open(&path, settings, clock);
+                let queue = Arc::new(tokio::task::spawn_blocking(open).await??);
+                queue.prepare().await?;
+                Ok(Self { queue: queue.clone(), admin: queue.clone(), kind: StoreKind::Embedded(queue) })
+            }
+            QueueChoice::Redis(server) => {
+                let queue = Arc::new(RedisQueue::new(server.clone(), settings, clock)?);
+                if let Err(error @ QueueError::Unusable(_)) = queue.prepare().await {
+                    return Err(error.into());
+                }
+                Ok(Self { queue: queue.clone(), admin: queue.clone(), kind: StoreKind::Redis(queue) })
+            }
+        }
+    }
+}
+
+/// Looks once a second whether the store may still be used; a reason why not ends the service.
+async fn watch_store(kind: StoreKind, fatal: watch::Sender<Option<String>>, stop: CancellationToken) {
+    let mut prepared = false;
+    let mut every = tokio::time::interval(Duration::from_secs(1));
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        let failure = match &kind {
+            // A file that can no longer be written must not be written on.
+            StoreKind::Embedded(queue) => queue.failure(),
+            StoreKind::Redis(_) if prepared => None,
+            // A server that was away at the start may turn out to be one that must not be used.
+            StoreKind::Redis(queue) => match queue.prepare().await {
+                Ok(()) => {
+                    prepared = true;
+                    None
+                }
+                Err(error @ QueueError::Unusable(_)) => Some(error),
+                Err(_) => None,
+            },
+        };
+        if let Some(error) = failure {
+            fatal.send_replace(Some(error.to_string()));
+            stop.cancel();
+        }
+    }
 }
 
 async fn bind(address: std::net::SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
@@ -260,6 +296,7 @@ fn list(faults: &[crate::document::Fault]) -> String {
 struct ServiceProbe {
     queue: Arc<dyn Queue>,
     admin: Arc<dyn QueueAdmin>,
+    kind: StoreKind,
     metrics: Arc<Metrics>,
     worker: Option<Arc<WorkerMetrics>>,
     draining: CancellationToken,
@@ -279,6 +316,9 @@ impl Probe for ServiceProbe {
     }
 
     async fn metrics(&self) -> String {
+        if let StoreKind::Redis(queue) = &self.kind {
+            self.metrics.queue_reconnects(queue.reconnects());
+        }
         if let Some(worker) = &self.worker {
             // A store that does not answer in time leaves the last values.
             let asked = tokio::time::timeout(Duration::from_secs(1), self.admin.stats()).await;

@@ -72,8 +72,17 @@ fn watch_folder(file: &Path, changed: mpsc::Sender<()>) -> Option<notify::Recomm
         Some(folder) if folder != Path::new("") => folder.to_owned(),
         _ => PathBuf::from("."),
     };
+    let name = file.file_name().map(ToOwned::to_owned);
+    // A mounted Kubernetes volume changes by turning a link named `..data`, never the file itself. Of
+    // everything else in the folder (an embedded queue, say) nothing concerns us.
+    let concerns = move |event: &notify::Event| {
+        let of = |path: &PathBuf| {
+            path.file_name().is_some_and(|have| Some(have) == name.as_deref() || have == "..data")
+        };
+        !event.kind.is_access() && event.paths.iter().any(of)
+    };
     let watching = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if event.is_ok_and(|event| !event.kind.is_access()) {
+        if event.is_ok_and(|event| concerns(&event)) {
             // A full channel means a reading is due anyway.
             let _ = changed.try_send(());
         }

@@ -8,6 +8,7 @@ use crate::config::{Config, QueueChoice};
 use crate::document::{self, Environment, Fault};
 use crate::queue::contract::{Queue, QueueAdmin, QueueError};
 use crate::queue::embedded::EmbeddedQueue;
+use crate::queue::redis::RedisQueue;
 use crate::subscribers::Subscribers;
 use crate::template::Templates;
 
@@ -91,9 +92,7 @@ impl Store {
         let settings = config.queue_settings.clone();
         match &config.queue {
             QueueChoice::Embedded { path } => EmbeddedQueue::open_beside(path, settings, clock).map(Self::of),
-            QueueChoice::Redis(_) => Err(QueueError::Unusable(
-                "queue.backend = \"redis\" is not available in this version".to_owned(),
-            )),
+            QueueChoice::Redis(server) => RedisQueue::new(server.clone(), settings, clock).map(Self::of),
         }
     }
 

@@ -504,7 +504,7 @@ async fn a_half_made_file_is_no_hindrance() {
 #[tokio::test]
 async fn a_file_removed_or_replaced_under_the_service_stops_it() {
     let bench = Bench::new();
-    bench.queue.housekeep().await.unwrap();
+    bench.look_after_the_file().await;
     assert_eq!(bench.queue.failure(), None);
     fs::rename(bench.path(), bench.folder.path().join("elsewhere")).unwrap();
     bench.look_after_the_file().await;

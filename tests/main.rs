@@ -3,7 +3,7 @@
 mod channels;
 mod cli;
 mod config;
+mod delivery;
 mod embedded_queue;
-mod init;
-mod subscribers;
+mod redis_queue;
 mod support;

@@ -44,7 +44,7 @@ impl Style {
     /// Text as it is.
     pub const PLAIN: Self = Self { coloured: false, redraws: false };
 
-    /// Colours on a `terminal`, unless `NO_COLOR` has a value (https://no-color.org) or `TERM` is `dumb`.
+    /// Colours on a `terminal`, unless `NO_COLOR` has a value (<https://no-color.org>) or `TERM` is `dumb`.
     pub fn of(terminal: bool, env: &Environment<'_>) -> Self {
         let unwanted = env("NO_COLOR").is_some_and(|value| !value.is_empty());
         let unable = env("TERM").is_some_and(|terminal| terminal == "dumb");

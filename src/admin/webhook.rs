@@ -13,7 +13,7 @@ use crate::source::twilio::{TwilioSettings, sign};
 /// Where the ingress takes Twilio's messages.
 const PATH: &str = "/twilio/sms";
 
-/// What Twilio sends as `ApiVersion` (https://www.twilio.com/docs/messaging/guides/webhook-request).
+/// What Twilio sends as `ApiVersion` (<https://www.twilio.com/docs/messaging/guides/webhook-request>).
 const API_VERSION: &str = "2010-04-01";
 
 /// Twilio gives a webhook 15 seconds (error 11200 beyond it).

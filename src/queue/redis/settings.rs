@@ -1,4 +1,4 @@
-//! The queue on Redis.
+//! What the back-end is told.
 
 use secrecy::SecretString;
 

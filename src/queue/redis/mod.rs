@@ -1,0 +1,25 @@
+//! The queue on Redis: one script per transition, nothing decided between two of them.
+//!
+//! A lane is a stream with one consumer group: what the group has not read is ready, what it has
+//! pending is leased, and the server keeps owner, age and hand-outs of every lease. Work that waits
+//! stands in sorted sets. The record of a message is one hash, which says of every piece of its work
+//! where it is; that is true between any two scripts, and everything else can be made anew from it.
+//!
+//! In reading order: `../scripts/ground.lua` (what is stored), the other scripts, [`scripts`] (how
+//! they are called), [`reply`] (what they answer), [`queue`] and [`admin`] (the port), [`audit`],
+//! [`prepare`]; and the way there: [`address`], [`link`], [`doorbell`], [`fault`].
+
+mod address;
+mod admin;
+mod audit;
+mod doorbell;
+mod fault;
+mod link;
+mod prepare;
+mod queue;
+mod reply;
+mod scripts;
+mod settings;
+
+pub use queue::RedisQueue;
+pub use settings::{Durability, RedisSettings};

@@ -1,0 +1,333 @@
+//! The workers' and the ingress's side of the port.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use redis::{Script, ScriptInvocation};
+
+use super::address;
+use super::doorbell::Doorbells;
+use super::fault::not_understood;
+use super::link::{Link, Source};
+use super::reply::{buried, fields, list, millis, moment, read, text, timestamp, work};
+use super::scripts::{Scripts, begin, stream_of};
+use super::settings::{Durability, RedisSettings};
+use crate::clock::Clock;
+use crate::delivery::{Attempt, DeadCause, Settlement};
+use crate::queue::contract::{
+    Acceptance, Claim, Claimed, Cursor, Expansion, Housekept, Lane, Lease, LeaseKey, MAX_BATCH, Mark,
+    NewMessage, Owner, Queue, QueueError, QueueSettings, Rate, Settle, Settled, Swept, Unrecorded,
+};
+
+/// The cursor and the mark of a beginning, in the words of the server.
+const BEGINNING: &str = "0-0";
+
+/// Deliveries that one call of the expanding script makes, one expansion more or less: the server does
+/// nothing else meanwhile.
+const EXPANDED_AT_ONCE: usize = 256;
+
+/// A queue on a Redis that many processes share. Cheap to make; connects when it is first asked.
+pub struct RedisQueue {
+    pub(super) source: Arc<Source>,
+    /// The worker's calls.
+    work: Link,
+    /// Acceptance: never behind a worker's large batch.
+    intake: Link,
+    /// The operator's calls, and those that look at everything.
+    pub(super) operator: Link,
+    doorbells: Doorbells,
+    pub(super) scripts: Scripts,
+    pub(super) settings: QueueSettings,
+    pub(super) durability: Durability,
+    pub(super) clock: Clock,
+    /// Whether it was said that nothing survives the server's end.
+    pub(super) warned_of_no_aof: AtomicBool,
+}
+
+impl std::fmt::Debug for RedisQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RedisQueue")
+    }
+}
+
+impl RedisQueue {
+    /// A queue on the Redis of `settings`. Does not connect. Time is the server's, unless `clock` is a
+    /// manual one.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Unusable`] for a URL that cannot be read or names a kind of Redis that this
+    /// version cannot use; the text does not repeat it.
+    pub fn new(settings: RedisSettings, queue: QueueSettings, clock: Clock) -> Result<Self, QueueError> {
+        let source = Arc::new(Source::new(address::parse(&settings.url)?)?);
+        Ok(Self {
+            work: Link::new(Arc::clone(&source)),
+            intake: Link::new(Arc::clone(&source)),
+            operator: Link::new(Arc::clone(&source)),
+            doorbells: Doorbells::new(Arc::clone(&source)),
+            source,
+            scripts: Scripts::new(),
+            settings: queue,
+            durability: settings.durability,
+            clock,
+            warned_of_no_aof: AtomicBool::new(false),
+        })
+    }
+
+    /// Connections that replaced a lost one, since this queue was made.
+    pub fn reconnects(&self) -> u64 {
+        self.source.reconnects()
+    }
+
+    /// Begins a call of a script.
+    pub(super) fn call<'a>(&self, script: &'a Script) -> ScriptInvocation<'a> {
+        begin(script, &self.clock, &self.settings)
+    }
+
+    async fn try_expand(&self, batch: &[Expansion]) -> Result<Vec<Settled>, QueueError> {
+        let mut settled = Vec::with_capacity(batch.len());
+        let mut rest = batch;
+        while !rest.is_empty() {
+            let mut deliveries = 0;
+            let fits = rest.iter().take_while(|expansion| {
+                let fits = deliveries == 0 || deliveries + expansion.deliveries.len() <= EXPANDED_AT_ONCE;
+                deliveries += expansion.deliveries.len();
+                fits
+            });
+            let (now, later) = rest.split_at(fits.count());
+            settled.extend(self.expand_at_once(now).await?);
+            rest = later;
+        }
+        Ok(settled)
+    }
+
+    async fn expand_at_once(&self, batch: &[Expansion]) -> Result<Vec<Settled>, QueueError> {
+        let mut call = self.call(&self.scripts.expand);
+        for expansion in batch {
+            call.arg(expansion.lease.key().work.message.as_str());
+            call.arg(&expansion.subscriber).arg(millis(expansion.deadline)).arg(expansion.deliveries.len());
+            for delivery in &expansion.deliveries {
+                call.arg(delivery.channel.as_str()).arg(delivery.destination.as_str());
+                call.arg(&delivery.label).arg(&delivery.recipient);
+            }
+        }
+        let answers: Vec<u8> = numbers(self.work.script(&call).await?, batch.len())?;
+        let settled = |answer| match answer {
+            1 => Settled::Expanded,
+            _ => Settled::Stale { late_success: false },
+        };
+        Ok(answers.into_iter().map(settled).collect())
+    }
+
+    async fn try_settle(&self, owner: &Owner, batch: &[Settle]) -> Result<Vec<Settled>, QueueError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut call = self.call(&self.scripts.settle);
+        call.arg(owner.as_str());
+        for settle in batch {
+            let key = settle.lease.key();
+            let (kind, time, cause, attempt) = match &settle.settlement {
+                Settlement::Delivered => ("S", 0, "", None),
+                Settlement::RetryAt { due, attempt } => ("R", moment(*due), "", Some(attempt)),
+                Settlement::Pause { until, attempt } => ("P", moment(*until), "", Some(attempt)),
+                Settlement::Dead { cause, attempt } => ("D", 0, cause.as_str(), attempt.as_ref()),
+            };
+            call.arg(key.work.message.as_str()).arg(key.work.index).arg(&key.entry);
+            call.arg(kind).arg(time).arg(cause).arg(attempt.map(line).unwrap_or_default());
+            call.arg(u8::from(attempt.is_some_and(|attempt| attempt.ambiguous)));
+        }
+        let answers = list(self.work.script(&call).await?)?;
+        if answers.len() != batch.len() {
+            return Err(not_understood());
+        }
+        answers.into_iter().map(|answer| settled(&text(answer)?)).collect()
+    }
+
+    async fn try_release(&self, owner: &Owner, leases: &[Lease]) -> Result<(), QueueError> {
+        if leases.is_empty() {
+            return Ok(());
+        }
+        let mut call = self.call(&self.scripts.release);
+        call.arg(owner.as_str());
+        for key in leases.iter().map(Lease::key) {
+            call.arg(key.work.message.as_str()).arg(key.work.index).arg(&key.entry);
+        }
+        self.work.script(&call).await.map(|_| ())
+    }
+}
+
+/// An attempt as one line of the history.
+fn line(attempt: &Attempt) -> String {
+    serde_json::to_string(attempt).expect("a struct of plain values always serialises")
+}
+
+fn settled(word: &str) -> Result<Settled, QueueError> {
+    Ok(match word {
+        "delivered" => Settled::Delivered { late: false },
+        "late" => Settled::Delivered { late: true },
+        "delayed" => Settled::Delayed,
+        "stale" => Settled::Stale { late_success: false },
+        "stale_success" => Settled::Stale { late_success: true },
+        "lost" => Settled::LostLease,
+        cause => Settled::Dead(DeadCause::parse(cause).ok_or_else(not_understood)?),
+    })
+}
+
+fn numbers(value: redis::Value, expected: usize) -> Result<Vec<u8>, QueueError> {
+    let numbers = list(value)?.into_iter().map(read).collect::<Result<Vec<u8>, _>>()?;
+    if numbers.len() == expected { Ok(numbers) } else { Err(not_understood()) }
+}
+
+/// A rate as scripts take it: microseconds for one, burst.
+fn rate(rate: Option<Rate>) -> [u64; 2] {
+    // A year for one, and a burst of it, is as good as never, and stays exact in a script's numbers.
+    const SLOWEST_US: u64 = 365 * 24 * 3_600 * 1_000_000;
+    rate.map_or([0, 0], |rate| {
+        let interval = u64::try_from(rate.interval.as_micros()).unwrap_or(SLOWEST_US).clamp(1, SLOWEST_US);
+        [interval, u64::from(rate.burst).clamp(1, (SLOWEST_US / interval).max(1))]
+    })
+}
+
+#[async_trait]
+impl Queue for RedisQueue {
+    async fn prepare(&self) -> Result<(), QueueError> {
+        self.look_at_the_server().await?;
+        self.ping().await
+    }
+
+    async fn ping(&self) -> Result<(), QueueError> {
+        self.work.script(&self.call(&self.scripts.ping)).await.map(|_| ())
+    }
+
+    async fn accept(&self, batch: &[NewMessage]) -> Result<Vec<Acceptance>, QueueError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut call = self.call(&self.scripts.accept);
+        call.arg(self.settings.capacity);
+        for message in batch {
+            call.arg(message.id.as_str()).arg(&message.payload).arg(millis(message.deadline));
+        }
+        let answers = list(self.intake.script(&call).await?)?;
+        if answers.len() != batch.len() {
+            return Err(not_understood());
+        }
+        let acceptance = |answer| match text(answer)?.as_str() {
+            "accepted" => Ok(Acceptance::Accepted),
+            "duplicate" => Ok(Acceptance::Duplicate),
+            "full" => Ok(Acceptance::Full),
+            _ => Err(not_understood()),
+        };
+        answers.into_iter().map(acceptance).collect()
+    }
+
+    async fn claim(&self, claim: Claim<'_>) -> Result<Claimed, QueueError> {
+        let mut call = self.call(&self.scripts.claim);
+        call.arg(claim.lane.as_str()).arg(claim.owner.as_str()).arg(claim.max.min(MAX_BATCH));
+        call.arg(&rate(claim.limits.lane)).arg(&rate(claim.limits.destination));
+        for destination in claim.busy {
+            call.arg(destination.as_str());
+        }
+        let [now, recreated, wait, rate_limited, mark, items, ended] =
+            fields(self.work.script(&call).await?)?;
+        Ok(Claimed {
+            items: work(items, claim.lane)?,
+            buried: buried(ended)?,
+            wait: u64::try_from(read::<i64>(wait)?).ok().map(Duration::from_millis),
+            rate_limited: read::<u8>(rate_limited)? == 1,
+            mark: Mark(text(mark)?),
+            now: timestamp(now)?,
+            recreated: read::<u8>(recreated)? == 1,
+        })
+    }
+
+    async fn expand(
+        &self,
+        _owner: &Owner,
+        batch: Vec<Expansion>,
+    ) -> Result<Vec<Settled>, Unrecorded<Expansion>> {
+        match self.try_expand(&batch).await {
+            Ok(settled) => Ok(settled),
+            Err(error) => Err(Unrecorded { batch, error }),
+        }
+    }
+
+    async fn settle(&self, owner: &Owner, batch: Vec<Settle>) -> Result<Vec<Settled>, Unrecorded<Settle>> {
+        match self.try_settle(owner, &batch).await {
+            Ok(settled) => Ok(settled),
+            Err(error) => Err(Unrecorded { batch, error }),
+        }
+    }
+
+    async fn renew(&self, owner: &Owner, leases: &[LeaseKey]) -> Result<Vec<LeaseKey>, QueueError> {
+        if leases.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut call = self.call(&self.scripts.renew);
+        call.arg(owner.as_str());
+        for key in leases {
+            call.arg(key.lane.as_str()).arg(&key.entry);
+        }
+        let lost = list(self.work.script(&call).await?)?;
+        let key = |place| {
+            let place: usize = read(place)?;
+            place.checked_sub(1).and_then(|place| leases.get(place)).cloned().ok_or_else(not_understood)
+        };
+        lost.into_iter().map(key).collect()
+    }
+
+    async fn release(&self, owner: &Owner, leases: Vec<Lease>) -> Result<(), Unrecorded<Lease>> {
+        match self.try_release(owner, &leases).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(Unrecorded { batch: leases, error }),
+        }
+    }
+
+    async fn sweep(
+        &self,
+        owner: &Owner,
+        lane: &Lane,
+        max: usize,
+        cursor: Cursor,
+    ) -> Result<Swept, QueueError> {
+        let from = if cursor.0.is_empty() { BEGINNING } else { cursor.0.as_str() };
+        let mut call = self.call(&self.scripts.sweep);
+        call.arg(lane.as_str()).arg(owner.as_str()).arg(max.clamp(1, MAX_BATCH)).arg(from);
+        let [now, recreated, next, items, ended] = fields(self.work.script(&call).await?)?;
+        let next = text(next)?;
+        Ok(Swept {
+            items: work(items, lane)?,
+            buried: buried(ended)?,
+            cursor: if next == BEGINNING { Cursor::default() } else { Cursor(next) },
+            now: timestamp(now)?,
+            recreated: read::<u8>(recreated)? == 1,
+        })
+    }
+
+    async fn housekeep(&self) -> Result<Housekept, QueueError> {
+        let mut call = self.call(&self.scripts.housekeep);
+        for cause in DeadCause::ALL {
+            call.arg(cause.as_str());
+        }
+        let [more, ended, mended] = fields(self.work.script(&call).await?)?;
+        let mended: u64 = read(mended)?;
+        if mended > 0 {
+            tracing::error!(mended, "work had lost its place in the store and is ready again");
+        }
+        Ok(Housekept { expired: buried(ended)?, more: read::<u8>(more)? == 1 })
+    }
+
+    async fn retire(&self, owner: &Owner) -> Result<(), QueueError> {
+        let mut call = self.call(&self.scripts.retire);
+        call.arg(owner.as_str());
+        self.work.script(&call).await.map(|_| ())
+    }
+
+    async fn wait(&self, lane: &Lane, mark: &Mark, max: Duration) -> Result<(), QueueError> {
+        let mark = if mark.0.is_empty() { BEGINNING } else { mark.0.as_str() };
+        self.doorbells.wait(&stream_of(lane), mark, max).await
+    }
+}

@@ -1,0 +1,110 @@
+//! The scripts, and what every call of one begins with.
+
+use redis::{Script, ScriptInvocation};
+
+use super::reply::millis;
+use crate::clock::Clock;
+use crate::queue::contract::{BUSY_DELAY, Lane, MAX_HAND_OUTS, QueueSettings};
+
+/// What every key begins with: the version of what is stored, and the shard (one, for now) as the tag
+/// that keeps all its keys together.
+pub(super) const PREFIX: &str = "sq1:{0}:";
+
+const GROUND: &str = include_str!("../scripts/ground.lua");
+const ENDS: &str = include_str!("../scripts/ends.lua");
+const GATES: &str = include_str!("../scripts/gates.lua");
+
+macro_rules! scripts {
+    ($($name:ident),+ $(,)?) => {
+        /// One script per transition; each file says what it takes and answers.
+        pub(super) struct Scripts {
+            $(pub(super) $name: Script,)+
+        }
+
+        impl Scripts {
+            pub(super) fn new() -> Self {
+                Self { $($name: assemble(include_str!(concat!("../scripts/", stringify!($name), ".lua"))),)+ }
+            }
+
+            #[cfg(test)]
+            fn bodies() -> Vec<(&'static str, &'static str)> {
+                vec![$((stringify!($name), include_str!(concat!("../scripts/", stringify!($name), ".lua")))),+]
+            }
+        }
+    };
+}
+
+scripts!(
+    accept,
+    audit_books,
+    audit_places,
+    audit_records,
+    claim,
+    expand,
+    housekeep,
+    letters,
+    ping,
+    purge,
+    release,
+    renew,
+    requeue,
+    retire,
+    settle,
+    stats,
+    status,
+    sweep,
+);
+
+/// A script is its first line (how it may run), what all of them share, and its own.
+fn assemble(body: &str) -> Script {
+    let (shebang, own) = body.split_once('\n').unwrap_or((body, ""));
+    let constants = format!("local MAX_HAND_OUTS, BUSY_DELAY = {MAX_HAND_OUTS}, {}", BUSY_DELAY.as_millis());
+    Script::new(&format!("{shebang}\n{constants}\n{GROUND}\n{ENDS}\n{GATES}\n{own}"))
+}
+
+/// The stream of a lane.
+pub(super) fn stream_of(lane: &Lane) -> String {
+    match lane.as_str() {
+        "in" => format!("{PREFIX}in"),
+        channel => format!("{PREFIX}rdy:{channel}"),
+    }
+}
+
+/// Begins a call: the key and the arguments that all scripts share.
+pub(super) fn begin<'a>(script: &'a Script, clock: &Clock, settings: &QueueSettings) -> ScriptInvocation<'a> {
+    let mut call = script.key(format!("{PREFIX}stat"));
+    match clock.manual_now() {
+        Some(now) => call.arg(now.as_millis()),
+        None => call.arg(""),
+    };
+    call.arg(millis(settings.lease)).arg(millis(settings.retention)).arg(settings.dead_letter_cap);
+    call
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_script_says_how_it_may_run_what_it_takes_and_what_it_answers() {
+        for (name, body) in Scripts::bodies() {
+            assert!(body.starts_with("#!lua"), "{name}");
+            assert!(body.contains("\n-- KEYS[1]") && body.contains("\n-- Result:"), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_drains_runs_without_memory_and_what_fills_does_not() {
+        for (name, body) in Scripts::bodies() {
+            let flags = body.lines().next().unwrap();
+            let expected = match name {
+                "accept" | "requeue" => "#!lua",
+                "audit_books" | "audit_places" | "audit_records" | "letters" | "stats" | "status" => {
+                    "#!lua flags=no-writes"
+                }
+                _ => "#!lua flags=allow-oom",
+            };
+            assert_eq!(flags, expected, "{name}");
+        }
+    }
+}

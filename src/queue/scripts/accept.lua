@@ -1,0 +1,50 @@
+#!lua
+-- Stores messages, each once. Refused as a whole, with nothing stored, when memory is short (no
+-- allow-oom above).
+--
+-- KEYS[1], ARGV[1..4]  see ground.lua
+-- ARGV[5]    unfinished messages beyond which none is taken
+-- ARGV[6..]  for each message: id, payload, ms from now to its deadline
+-- Result: one of 'accepted', 'duplicate', 'full' for each, in order
+-- Repeating it after a lost answer finds duplicates.
+
+local capacity = tonumber(ARGV[5])
+local open = tonumber(redis.call('HGET', STAT, 'open') or '0') or 0
+local answers, accepted, duplicates = {}, 0, 0
+
+for at = 6, #ARGV, 3 do
+  local id, payload, deadline = ARGV[at], ARGV[at + 1], now + tonumber(ARGV[at + 2])
+  local record = record_of(id)
+  local is_known = redis.call('EXISTS', record) == 1
+  if is_known and has_record(id) then
+    local gone = tonumber(redis.call('HGET', record, 'gone') or nil)
+    if gone and gone <= now then
+      redis.call('DEL', record)
+      is_known = false
+    end
+  end
+  if is_known then
+    duplicates = duplicates + 1
+    answers[#answers + 1] = 'duplicate'
+  elseif open + accepted >= capacity then
+    answers[#answers + 1] = 'full'
+  else
+    accepted = accepted + 1
+    redis.call('HSET', record, 'ct', payload, 'acc', whole(now), 'left', 1)
+    enlist('in')
+    make_ready({
+      id = id, index = 0, lane = 'in', destination = '', state = 'P', attempts = 0, pauses = 0,
+      handed = 0, maybe = '0', deadline = deadline,
+    }, false)
+    redis.call('ZADD', DEADLINES, whole(deadline), id)
+    answers[#answers + 1] = 'accepted'
+  end
+end
+
+if accepted > 0 then
+  redis.call('HINCRBY', STAT, 'accepted', accepted)
+  redis.call('HINCRBY', STAT, 'made', accepted)
+  redis.call('HINCRBY', STAT, 'open', accepted)
+end
+if duplicates > 0 then redis.call('HINCRBY', STAT, 'duplicates', duplicates) end
+return answers

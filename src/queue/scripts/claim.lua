@@ -1,0 +1,181 @@
+#!lua flags=allow-oom
+-- Hands out work of one lane.
+--
+-- KEYS[1], ARGV[1..4]  see ground.lua
+-- ARGV[5]     the lane
+-- ARGV[6]     the owner
+-- ARGV[7]     at most how much, 1 or more
+-- ARGV[8,9]   the lane's rate: microseconds for one (0: no limit), burst
+-- ARGV[10,11] each destination's rate, the same way
+-- ARGV[12..]  destinations the owner has enough of in hand
+-- Result: {now, group made anew, ms until to ask again (-1: nothing is scheduled), held back by the
+--   lane's rate, mark, items, buried}; items as in gates.lua, buried as in ends.lua
+-- An answer that is lost leaves its work leased, for a sweep to find.
+
+local LOOKED_AT = 256      -- ready pieces looked at
+local PROMOTED = 100       -- pieces whose time has come made ready
+local WOKEN = 100          -- parked pieces made ready
+local DESTINATIONS = 32    -- destinations woken
+
+local lane, owner, most = ARGV[5], ARGV[6], tonumber(ARGV[7])
+local lane_rate = open_rate(PREFIX .. 'rl:' .. lane, tonumber(ARGV[8]), tonumber(ARGV[9]))
+local destination_interval, destination_burst = tonumber(ARGV[10]), tonumber(ARGV[11])
+local busy = {}
+for at = 12, #ARGV do busy[ARGV[at]] = true end
+
+local rates = {}
+local function rate_of(destination)
+  if destination_interval <= 0 then return nil end
+  local rate = rates[destination]
+  if not rate then
+    local key = PREFIX .. 'rl:' .. lane .. ':' .. destination
+    rate = open_rate(key, destination_interval, destination_burst)
+    rates[destination] = rate
+  end
+  return rate
+end
+
+-- When work of a destination may go if it may not go now, nil if it may.
+local function shut_until(destination)
+  local held = held_until(lane, destination)
+  if held then return held end
+  if busy[destination] then return now + BUSY_DELAY end
+  local rate = rate_of(destination)
+  if rate and room_of(rate) == 0 then return opens_at(rate, rate.tat) end
+  return nil
+end
+
+-- The piece named by a member of a zset that says it is at `place`; nil, and the member was wrong.
+local function piece_at(place, id, index)
+  if id then
+    local piece, is_unreadable = read_piece(id, index)
+    if piece and piece.state == 'P' and piece.place == place and piece.lane == lane then return piece end
+    if is_unreadable and bury_unreadable(lane, id, index) then return nil end
+  end
+  count_orphan()
+  return nil
+end
+
+-- Work whose time has come.
+local function promote()
+  local due = due_of(lane)
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', whole(now), 'LIMIT', 0, PROMOTED)) do
+    redis.call('ZREM', due, member)
+    local piece = piece_at('d', read_member(member))
+    if piece then make_ready(piece, false) end
+  end
+end
+
+-- Parked work of destinations that may get some: as much as each may have, earliest deadline first. It
+-- is looked at again when it is read.
+local function wake_up()
+  local wake, parked, budget = wake_of(lane), park_of(lane), WOKEN
+  local awake = redis.call('ZRANGEBYSCORE', wake, '-inf', whole(now), 'LIMIT', 0, DESTINATIONS)
+  for _, destination in ipairs(awake) do
+    local shut = shut_until(destination)
+    if shut then
+      redis.call('ZADD', wake, whole(shut), destination)
+    elseif budget > 0 then
+      local rate = rate_of(destination)
+      local number = math.min(budget, room_of(rate))
+      local from, to = park_range(destination)
+      local members = redis.call('ZRANGEBYLEX', parked, from, to, 'LIMIT', 0, number)
+      budget = budget - #members
+      for _, member in ipairs(members) do
+        redis.call('ZREM', parked, member)
+        local piece = piece_at('k', read_parked_member(member))
+        if piece then make_ready(piece, true) end
+      end
+      if #redis.call('ZRANGEBYLEX', parked, from, to, 'LIMIT', 0, 1) == 0 then
+        redis.call('ZREM', wake, destination)
+      else
+        -- The rest may go when there is room again behind what goes now.
+        local at = rate and opens_at(rate, tat_after(rate, number)) or now
+        redis.call('ZADD', wake, whole(at), destination)
+      end
+    end
+  end
+end
+
+-- Looks at one entry whose turn it is: the item to hand out, or nil.
+local function consider(entry, fields)
+  local id, index, woken = read_entry(fields)
+  if not id then return quarantine(lane, entry, fields) end
+  local piece, is_unreadable = read_piece(id, index)
+  if is_unreadable then return quarantine(lane, entry, fields) end
+  if not is_at(piece, entry) or piece.lane ~= lane then
+    -- Somebody's copy, or what is left of a record that somebody deleted.
+    drop_entry(lane, entry)
+    count_orphan()
+    return nil
+  end
+  local cause = piece.handed + 1 > MAX_HAND_OUTS and 'poison'
+    or piece.deadline <= now and 'expired' or nil
+  if cause then
+    drop_entry(lane, entry)
+    bury(piece, cause)
+    return nil
+  end
+  if piece.destination ~= '' then
+    local shut = shut_until(piece.destination)
+    if not shut and not woken then
+      -- Others of its destination wait already; it does not overtake them.
+      shut = tonumber(redis.call('ZSCORE', wake_of(lane), piece.destination) or nil)
+    end
+    if shut then
+      drop_entry(lane, entry)
+      park(piece, shut)
+      return nil
+    end
+  end
+  local item = work_item(piece, entry, piece.handed + 1)
+  if piece.destination ~= '' then spend(rate_of(piece.destination), 1) end
+  return item
+end
+
+check_lane(lane)
+promote()
+wake_up()
+
+local room = math.min(most, room_of(lane_rate))
+local items, entries, looked = {}, {}, 0
+while #items < room and looked < LOOKED_AT do
+  local ask = math.min(room - #items, LOOKED_AT - looked)
+  local reply = with_group(lane, 'XREADGROUP', 'GROUP', GROUP, owner, 'COUNT', ask, 'STREAMS',
+    stream_of(lane), '>')
+  if not reply then break end
+  for _, read in ipairs(reply[1][2]) do
+    looked = looked + 1
+    local item = consider(read[1], read[2])
+    if item then
+      items[#items + 1] = item
+      entries[#entries + 1] = read[1]
+    end
+  end
+end
+
+spend(lane_rate, #items)
+close_rate(lane_rate)
+for _, rate in pairs(rates) do close_rate(rate) end
+date_leases(lane, owner, entries)
+if looked > 0 then redis.call('SADD', LANES, lane) end
+redis.call('ZADD', OWNERS, whole(now), owner)
+
+-- What is left, and when to look at it.
+local mark = last_delivered(lane) or '0-0'
+local unread = redis.call('XRANGE', stream_of(lane), '(' .. mark, '+', 'COUNT', 1)
+local is_more = #unread > 0
+local rate_limited = is_more and #items == room and room < most
+local wait = nil
+local function ask_by(at)
+  if at then wait = math.min(wait or at, at) end
+end
+if is_more then
+  ask_by(rate_limited and opens_at(lane_rate, lane_rate.tat) or now)
+  -- What is there already need not ring.
+  mark = redis.call('XREVRANGE', stream_of(lane), '+', '-', 'COUNT', 1)[1][1]
+end
+ask_by(tonumber(redis.call('ZRANGE', due_of(lane), 0, 0, 'WITHSCORES')[2]))
+ask_by(tonumber(redis.call('ZRANGE', wake_of(lane), 0, 0, 'WITHSCORES')[2]))
+local ms = wait and math.max(0, wait - now) or -1
+return { now, recreated, ms, rate_limited and 1 or 0, mark, items, buried }

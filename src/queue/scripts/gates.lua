@@ -1,0 +1,62 @@
+-- Who has to wait: rates (GCRA), pauses, busy destinations; and the last look at work before it is
+-- handed out.
+--
+-- The only state of a rate is its theoretical arrival time (TAT): the moment at which everything
+-- handed out so far would have been paid for at one per interval. In the past it is a full allowance.
+
+-- A rate; nil when `interval` (microseconds) is 0, which is no limit.
+local function open_rate(key, interval, burst)
+  if interval <= 0 then return nil end
+  local stored = redis.pcall('GET', key)
+  local tat = type(stored) == 'string' and tonumber(stored) or 0
+  -- Never further ahead than a burst: else a step back of the clock would shut it for as long.
+  tat = math.min(tat, now_us + burst * interval)
+  return { key = key, interval = interval, burst = burst, tat = tat, spent = false }
+end
+
+local function room_of(rate)
+  if not rate then return math.huge end
+  local room = math.floor((now_us - rate.tat) / rate.interval) + rate.burst
+  return math.max(0, math.min(room, rate.burst))
+end
+
+local function tat_after(rate, number)
+  return math.max(rate.tat, now_us) + number * rate.interval
+end
+
+-- The first millisecond at which a rate with this TAT has room for one.
+local function opens_at(rate, tat)
+  return math.ceil((tat - (rate.burst - 1) * rate.interval) / 1000)
+end
+
+local function spend(rate, number)
+  if not rate or number == 0 then return end
+  rate.tat = tat_after(rate, number)
+  rate.spent = true
+end
+
+local function close_rate(rate)
+  if not rate or not rate.spent then return end
+  -- A TAT that has passed says nothing, so it may go then; a test's time may stand still meanwhile.
+  local ttl = math.max(1, math.ceil((rate.tat - now_us) / 1000)) + (manual and HOUR or 0)
+  redis.call('SET', rate.key, whole(rate.tat), 'PX', whole(ttl))
+end
+
+-- The end of the pause of a destination, nil if it is not paused now.
+local function held_until(lane, destination)
+  local ends = tonumber(redis.call('ZSCORE', held_of(lane), destination) or nil)
+  if ends and ends > now then return ends end
+  return nil
+end
+
+-- What a hand-out carries:
+-- {entry, id, index, payload, subscriber, recipient, destination, attempts, pauses, deadline, accepted
+-- at, hand-outs}
+local function work_item(piece, entry, handed)
+  local fields = redis.call('HMGET', record_of(piece.id), 'ct', 'sub', 'rc' .. piece.index, 'acc')
+  redis.call('ZADD', DEADLINES, 'NX', whole(piece.deadline), piece.id)
+  return {
+    entry, piece.id, piece.index, fields[1] or '', fields[2] or '', fields[3] or '', piece.destination,
+    piece.attempts, piece.pauses, piece.deadline, tonumber(fields[4] or nil) or now, handed,
+  }
+end

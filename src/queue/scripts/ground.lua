@@ -1,0 +1,307 @@
+-- The ground under every script: names of keys, the time, pieces of work and where they are.
+--
+-- KEYS[1]  the shard's hash of counters, `{prefix}stat`; every other key is named after it
+-- ARGV[1]  the time in ms when a test decides it, else '' for the server's
+-- ARGV[2]  how long a lease lasts, ms
+-- ARGV[3]  how long letters and records of ended messages live, ms
+-- ARGV[4]  letters kept per cause
+-- A script's own arguments begin at ARGV[5].
+--
+-- A piece of work is a delivery, or the routing of a message (index 0). What may change of it is the
+-- field `s{index}` of the message's record:
+--   state|attempts|pauses|hand-outs before this place|may have been sent|deadline|place
+-- States: P pending, S delivered, D dead, X expired, E (a routing) became deliveries.
+-- Places: e{entry id} in the lane's stream (leased if the group has it pending, else ready),
+--   d in the zset of work due later, k parked behind its destination; empty once ended.
+-- A place is true at every moment between two scripts, so nothing is ever in two places.
+
+local STAT = KEYS[1]
+local PREFIX = string.sub(STAT, 1, -5)
+local LANES = PREFIX .. 'lanes'
+local OWNERS = PREFIX .. 'wk'
+local DEADLINES = PREFIX .. 'dl'
+local GROUP = 'w'
+local HOUR = 3600000
+
+local server_time = redis.call('TIME')
+local server_us = server_time[1] * 1000000 + server_time[2]
+local server_ms = math.floor(server_us / 1000)
+local manual = ARGV[1] ~= ''
+local now = manual and tonumber(ARGV[1]) or server_ms
+local now_us = manual and now * 1000 or server_us
+local lease_ms, retention_ms, letter_cap = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+
+-- Whether a structure that somebody removed had to be made anew.
+local recreated = 0
+
+-- A whole number in full: Lua's own way rounds from 15 digits on.
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
+local function record_of(id)
+  return PREFIX .. 'm:' .. id
+end
+
+local function stream_of(lane)
+  if lane == 'in' then return PREFIX .. 'in' end
+  return PREFIX .. 'rdy:' .. lane
+end
+
+local function due_of(lane)
+  return PREFIX .. 'due:' .. lane
+end
+
+local function park_of(lane)
+  return PREFIX .. 'park:' .. lane
+end
+
+local function wake_of(lane)
+  return PREFIX .. 'wake:' .. lane
+end
+
+local function held_of(lane)
+  return PREFIX .. 'held:' .. lane
+end
+
+local function letters_of(cause)
+  return PREFIX .. 'dead:' .. cause
+end
+
+local function is_error(reply)
+  return type(reply) == 'table' and reply.err ~= nil
+end
+
+-- Whether a text is the id of a message, as the domain type would take it.
+local function is_message_id(text)
+  if string.match(text, '^[SM]M%x+$') then return #text == 34 end
+  local source, own = string.match(text, '^([a-z0-9%-]+):([!-~]+)$')
+  return source ~= nil and #source <= 32 and #own <= 128
+end
+
+-- `{id}|{index}`, the name of a piece in the zsets.
+local function member_of(piece)
+  return piece.id .. '|' .. piece.index
+end
+
+local function read_member(member)
+  local id, index = string.match(member, '^(.+)|(%d+)$')
+  return id, tonumber(index)
+end
+
+-- The name of a piece in the park: sorted, it is by destination and then by deadline.
+local function parked_member_of(piece)
+  return string.format('%s|%015.0f|%s|%d', piece.destination, piece.deadline, piece.id, piece.index)
+end
+
+local function read_parked_member(member)
+  local id, index = string.match(member, '^[^|]*|%d+|(.+)|(%d+)$')
+  return id, tonumber(index)
+end
+
+-- The members of one destination lie between these two.
+local function park_range(destination)
+  return '[' .. destination .. '|', '(' .. destination .. '}'
+end
+
+local function read_state(text)
+  local state, attempts, pauses, handed, maybe, deadline, place =
+    string.match(text, '^([PSDXE])|(%d+)|(%d+)|(%d+)|([01])|(%d+)|([%w%-]*)$')
+  if not state then return nil end
+  return {
+    state = state,
+    attempts = tonumber(attempts),
+    pauses = tonumber(pauses),
+    handed = tonumber(handed),
+    maybe = maybe,
+    deadline = tonumber(deadline),
+    place = place,
+  }
+end
+
+local function read_route(text)
+  return string.match(text or '', '^([^|]+)|([^|]*)|(.*)$')
+end
+
+-- Reads a piece: the piece; nil if there is none; nil and true if what is there cannot be read.
+local function read_piece(id, index)
+  local fields = redis.pcall('HMGET', record_of(id), 's' .. index, 'r' .. index)
+  if is_error(fields) then return nil, true end
+  if not fields[1] then return nil end
+  local piece = read_state(fields[1])
+  if not piece then return nil, true end
+  piece.id, piece.index, piece.lane, piece.destination = id, index, 'in', ''
+  if index > 0 then
+    local lane, destination = read_route(fields[2])
+    if not lane then return nil, true end
+    piece.lane, piece.destination = lane, destination
+  end
+  return piece
+end
+
+-- Whether a message has a record; what is no hash is none.
+local function has_record(id)
+  return redis.call('TYPE', record_of(id)).ok == 'hash'
+end
+
+local function write_piece(piece)
+  redis.call('HSET', record_of(piece.id), 's' .. piece.index, table.concat({
+    piece.state, whole(piece.attempts), whole(piece.pauses), whole(piece.handed), piece.maybe,
+    whole(piece.deadline), piece.place,
+  }, '|'))
+end
+
+-- Whether the work is pending and, as far as its record says, in this entry.
+local function is_at(piece, entry)
+  return piece ~= nil and piece.state == 'P' and piece.place == 'e' .. entry
+end
+
+-- Makes a lane known, and its group with its first work.
+local function enlist(lane)
+  if redis.call('SADD', LANES, lane) == 1 then
+    -- An error means that there is one.
+    redis.pcall('XGROUP', 'CREATE', stream_of(lane), GROUP, '0', 'MKSTREAM')
+  end
+end
+
+-- Runs a command on the lane's group; makes the group anew where somebody removed it, from the
+-- beginning of the stream, so that what is still there is handed out. false if the lane never had work.
+local function with_group(lane, ...)
+  local reply = redis.pcall(...)
+  if not is_error(reply) then return reply end
+  if not string.find(reply.err, 'NOGROUP', 1, true) then return error(reply) end
+  local stream = stream_of(lane)
+  local is_there = redis.call('EXISTS', stream) == 1
+  if redis.call('SISMEMBER', LANES, lane) == 0 and not is_there then return false end
+  if not is_there then
+    -- The entries are lost, the records are not: housekeeping looks through all of them.
+    redis.call('HSET', STAT, 'mend', 0, 'mending', redis.call('ZCARD', DEADLINES))
+  end
+  redis.call('SADD', LANES, lane)
+  redis.call('XGROUP', 'CREATE', stream, GROUP, '0', 'MKSTREAM')
+  recreated = 1
+  return redis.call(...)
+end
+
+-- The lease of an entry: {entry, owner, idle ms, hand-outs}, nil if it has none. With `owner`, only if
+-- it is that owner's.
+local function lease_of(lane, entry, owner)
+  local reply
+  if owner then
+    reply = redis.pcall('XPENDING', stream_of(lane), GROUP, entry, entry, 1, owner)
+  else
+    reply = redis.pcall('XPENDING', stream_of(lane), GROUP, entry, entry, 1)
+  end
+  if is_error(reply) then return nil end
+  return reply[1]
+end
+
+-- The id up to which the group has handed out, nil without a group.
+local function last_delivered(lane)
+  local groups = redis.pcall('XINFO', 'GROUPS', stream_of(lane))
+  if is_error(groups) then return nil end
+  for _, group in ipairs(groups) do
+    local last, is_ours = nil, false
+    for field = 1, #group, 2 do
+      if group[field] == 'name' then is_ours = group[field + 1] == GROUP end
+      if group[field] == 'last-delivered-id' then last = group[field + 1] end
+    end
+    if is_ours then return last end
+  end
+  return nil
+end
+
+-- Leases count from a test's time too. Without its own time there is nothing to do: the server has set
+-- the right one.
+local function date_leases(lane, owner, entries)
+  if not manual or #entries == 0 then return end
+  local command = { 'XCLAIM', stream_of(lane), GROUP, owner, 0 }
+  for _, entry in ipairs(entries) do command[#command + 1] = entry end
+  command[#command + 1] = 'TIME'
+  command[#command + 1] = whole(now)
+  command[#command + 1] = 'JUSTID'
+  redis.call(unpack(command))
+end
+
+local function drop_entry(lane, entry)
+  local stream = stream_of(lane)
+  redis.pcall('XACK', stream, GROUP, entry)
+  return redis.call('XDEL', stream, entry)
+end
+
+local function add_entry(piece, woken)
+  local fields = { 'm', piece.id, 'i', piece.index }
+  if woken then
+    fields[5], fields[6] = 'w', '1'
+  end
+  local stream = stream_of(piece.lane)
+  local entry
+  -- A test's time may lie behind the last entry's; the server's own id always fits.
+  if manual then entry = redis.pcall('XADD', stream, whole(now) .. '-*', unpack(fields)) end
+  if type(entry) ~= 'string' then entry = redis.call('XADD', stream, '*', unpack(fields)) end
+  return entry
+end
+
+-- Puts a piece at the end of its lane. `woken`: it comes from the park, so it overtakes nobody.
+local function make_ready(piece, woken)
+  piece.place = 'e' .. add_entry(piece, woken)
+  write_piece(piece)
+end
+
+-- Takes a piece out of the place where it is; the caller writes where it is then.
+local function leave_place(piece)
+  local entry = string.match(piece.place, '^e(.+)$')
+  if entry then
+    drop_entry(piece.lane, entry)
+  elseif piece.place == 'd' then
+    redis.call('ZREM', due_of(piece.lane), member_of(piece))
+  elseif piece.place == 'k' then
+    local park = park_of(piece.lane)
+    redis.call('ZREM', park, parked_member_of(piece))
+    local from, to = park_range(piece.destination)
+    if #redis.call('ZRANGEBYLEX', park, from, to, 'LIMIT', 0, 1) == 0 then
+      redis.call('ZREM', wake_of(piece.lane), piece.destination)
+    end
+  end
+  piece.place = ''
+end
+
+-- Parks a piece behind its destination, to be looked at again at `at` or before.
+local function park(piece, at)
+  redis.call('ZADD', park_of(piece.lane), 0, parked_member_of(piece))
+  piece.place = 'k'
+  write_piece(piece)
+  local wake = wake_of(piece.lane)
+  local set = redis.call('ZSCORE', wake, piece.destination)
+  if not set or tonumber(set) > at then redis.call('ZADD', wake, whole(at), piece.destination) end
+end
+
+-- Work that waits again after its deadline is housekeeping's at once.
+local function tell_if_overdue(piece)
+  if piece.deadline <= now then redis.call('ZADD', DEADLINES, 'LT', whole(piece.deadline), piece.id) end
+end
+
+-- Fails before anything was done if a structure that the work needs is of another type.
+local function check_lane(lane)
+  redis.call('HLEN', STAT)
+  redis.call('SCARD', LANES)
+  for _, key in ipairs({ DEADLINES, OWNERS, due_of(lane), park_of(lane), wake_of(lane), held_of(lane) }) do
+    redis.call('ZCARD', key)
+  end
+end
+
+-- Notes in the books that something was found that belongs to no work, and was removed.
+local function count_orphan()
+  redis.call('HINCRBY', STAT, 'orphans', 1)
+end
+
+-- A letter that can be shown: its piece, cause, and when it died; nil if there is none.
+local function read_letter(id, index)
+  local piece = read_piece(id, index)
+  if not piece or (piece.state ~= 'D' and piece.state ~= 'X') then return nil end
+  local letter = redis.call('HGET', record_of(id), 'x' .. index)
+  local cause, died_at = string.match(letter or '', '^(%a+)|(%d+)$')
+  died_at = tonumber(died_at)
+  if not cause or died_at <= now - retention_ms then return nil end
+  return piece, cause, died_at
+end

@@ -1,0 +1,66 @@
+#!lua flags=allow-oom
+-- Takes over work whose lease ran out. Rates do not matter: it had been granted.
+--
+-- KEYS[1], ARGV[1..4]  see ground.lua
+-- ARGV[5]  the lane
+-- ARGV[6]  the new owner
+-- ARGV[7]  at most how much
+-- ARGV[8]  the cursor, '0-0' to begin
+-- Result: {now, group made anew, next cursor ('0-0': came round), items, buried}
+-- An answer that is lost leaves its work leased to the new owner, for a later sweep to find.
+
+local lane, owner, most, cursor = ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[8]
+
+-- Looks at one entry that was taken over: the item to hand out, or nil.
+local function consider(entry, fields)
+  local id, index = read_entry(fields)
+  if not id then return quarantine(lane, entry, fields) end
+  local piece, is_unreadable = read_piece(id, index)
+  if is_unreadable then return quarantine(lane, entry, fields) end
+  if not is_at(piece, entry) or piece.lane ~= lane then
+    drop_entry(lane, entry)
+    count_orphan()
+    return nil
+  end
+  if index > 0 and piece.maybe ~= '1' then
+    piece.maybe = '1'
+    write_piece(piece)
+  end
+  local handed = piece.handed + lease_of(lane, entry)[4]
+  local cause = handed > MAX_HAND_OUTS and 'poison' or piece.deadline <= now and 'expired' or nil
+  if cause then
+    drop_entry(lane, entry)
+    bury(piece, cause)
+    return nil
+  end
+  local held = piece.destination ~= '' and held_until(lane, piece.destination)
+  if held then
+    drop_entry(lane, entry)
+    -- The server has counted this look as a hand-out.
+    piece.handed = handed - 1
+    park(piece, held)
+    return nil
+  end
+  return work_item(piece, entry, handed)
+end
+
+check_lane(lane)
+-- Leases count from a test's time, idleness from the server's.
+local idle = lease_ms + (manual and math.max(0, server_ms - now) or 0)
+local reply = with_group(lane, 'XAUTOCLAIM', stream_of(lane), GROUP, owner, whole(idle), cursor, 'COUNT', most)
+local items, entries = {}, {}
+if reply then
+  cursor = reply[1]
+  for _, read in ipairs(reply[2]) do
+    local item = consider(read[1], read[2])
+    if item then
+      items[#items + 1] = item
+      entries[#entries + 1] = read[1]
+    end
+  end
+  date_leases(lane, owner, entries)
+else
+  cursor = '0-0'
+end
+redis.call('ZADD', OWNERS, whole(now), owner)
+return { now, recreated, cursor, items, buried }

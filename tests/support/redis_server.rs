@@ -1,0 +1,100 @@
+//! A real redis-server of a test's own: free port, empty folder, ended with the test.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// A running redis-server. Dropping it kills the process and removes its folder.
+pub(crate) struct RedisServer {
+    child: Child,
+    port: u16,
+    folder: TempDir,
+    extra: Vec<String>,
+}
+
+impl RedisServer {
+    /// Starts one with AOF (everysec) and no eviction.
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts one with further options: `&["--maxmemory", "4mb"]`.
+    pub(crate) fn start_with(extra: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let extra: Vec<String> = extra.iter().map(|&option| option.to_owned()).collect();
+        // The port is free when asked and may be taken a moment later: the loser tries another.
+        for _ in 0..20 {
+            let port = free_port();
+            let mut child = spawn(port, folder.path(), &extra);
+            if answers(port, &mut child) {
+                return Self { child, port, folder, extra };
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        panic!("redis-server did not start; is it installed? ./test installs it");
+    }
+
+    /// `redis://127.0.0.1:{port}`.
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Kills it as `kill -9` does; the data stay.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again on the same port and data.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        self.child = spawn(self.port, self.folder.path(), &self.extra);
+        assert!(answers(self.port, &mut self.child), "redis-server did not come back");
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+fn spawn(port: u16, folder: &Path, extra: &[String]) -> Child {
+    Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"])
+        .arg(folder)
+        .args(["--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"])
+        .args(extra)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis-server can be started; ./test installs it")
+}
+
+/// Whether it answers PING before it ends or ten seconds are over.
+fn answers(port: u16, child: &mut Child) -> bool {
+    let end = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < end && child.try_wait().ok().flatten().is_none() {
+        if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) {
+            let _ = stream.set_read_timeout(Some(Duration::from_millis(500)));
+            let mut reply = [0; 7];
+            let asked = stream.write_all(b"PING\r\n").and_then(|()| stream.read_exact(&mut reply));
+            if asked.is_ok() && &reply == b"+PONG\r\n" {
+                return true;
+            }
+        }
+        std::thread::yield_now();
+    }
+    false
+}
