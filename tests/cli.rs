@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sms_broadcaster::clock::Clock;
 use sms_broadcaster::delivery::{ChannelId, Settlement};
-use sms_broadcaster::queue::contract::{Lane, Owner, QueueAdmin};
+use sms_broadcaster::queue::contract::{Lane, Owner};
 
 use self::bench::{Bench, LOST, OUR_NUMBER, ROUTED, Ran, WAITING, claim, finish, settle};
 
@@ -14,7 +14,8 @@ mod bench;
 mod sending;
 mod usage;
 
-/// Every test of a store is run beside a service that has it open, and on a store that nobody has open.
+/// Every test of a store is run on a file beside a service that has it open, on one that nobody has open,
+/// and on Redis.
 macro_rules! on_every_store {
     ($($clause:ident)*) => {
         mod beside_a_service {
@@ -22,6 +23,9 @@ macro_rules! on_every_store {
         }
         mod without_a_service {
             $(#[tokio::test] async fn $clause() { super::$clause(super::Bench::alone().await).await; })*
+        }
+        mod on_redis {
+            $(#[tokio::test] async fn $clause() { super::$clause(super::Bench::on_redis().await).await; })*
         }
     };
 }
@@ -324,5 +328,5 @@ async fn requeues_at_once_send_each_letter_back_once(bench: Bench) {
 async fn check_reaches_the_queue(bench: Bench) {
     let page = bench.smsctl(&["check"]).fine().out;
     assert_eq!(page.lines().count(), 3, "{page}");
-    assert!(page.contains("1 subscriber and the fallback") && page.contains("queue.db: reached"), "{page}");
+    assert!(page.contains("1 subscriber and the fallback") && page.contains(": reached\n"), "{page}");
 }

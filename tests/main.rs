@@ -5,5 +5,7 @@ mod cli;
 mod config;
 mod delivery;
 mod embedded_queue;
+mod init;
 mod redis_queue;
+mod subscribers;
 mod support;

@@ -56,6 +56,16 @@ impl RedisServer {
         self.child = spawn(self.port, self.folder.path(), &self.extra);
         assert!(answers(self.port, &mut self.child), "redis-server did not come back");
     }
+
+    /// Sends one command, words without blanks, and returns the raw reply.
+    pub(crate) fn command(&self, line: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("redis-server answers");
+        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a time-out can be set");
+        stream.write_all(format!("{line}\r\nQUIT\r\n").as_bytes()).expect("the command is written");
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).expect("a reply");
+        reply.strip_suffix("+OK\r\n").unwrap_or(&reply).trim_end().to_owned()
+    }
 }
 
 impl Drop for RedisServer {
