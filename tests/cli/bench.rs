@@ -12,8 +12,8 @@ use sms_broadcaster::clock::{Clock, Timestamp};
 use sms_broadcaster::delivery::{Attempt, ChannelId, DeadCause, DestinationKey, Reason, Settlement};
 use sms_broadcaster::message::{Address, Body, InboundMessage, MessageId};
 use sms_broadcaster::queue::contract::{
-    Acceptance, Claim, Expansion, Lane, LaneLimits, NewDelivery, NewMessage, Owner, Queue, QueueAdmin,
-    QueueSettings, Settle, Settled, Work,
+    Acceptance, Claim, Expansion, Lane, LaneLimits, MAX_BATCH, NewDelivery, NewMessage, Owner, Queue,
+    QueueAdmin, QueueSettings, Settle, Settled, Work,
 };
 use sms_broadcaster::queue::embedded::EmbeddedQueue;
 use sms_broadcaster::queue::redis::{Durability, RedisQueue, RedisSettings};
@@ -111,6 +111,11 @@ impl Bench {
         Self::with(None)
     }
 
+    /// The two files, and an empty Redis server.
+    pub(crate) fn with_redis(server: RedisServer) -> Self {
+        Self::with(Some(server))
+    }
+
     fn with(redis: Option<RedisServer>) -> Self {
         let bench = Self { folder: tempfile::tempdir().unwrap(), queue: None, redis };
         bench.write_config("");
@@ -136,7 +141,7 @@ impl Bench {
 
     /// A filled store on a Redis server of its own.
     pub(crate) async fn on_redis() -> Self {
-        let mut bench = Self::with(Some(RedisServer::start()));
+        let mut bench = Self::with_redis(RedisServer::start());
         let url = SecretString::from(bench.redis.as_ref().unwrap().url());
         let settings = RedisSettings { url, durability: Durability::Process };
         let queue = RedisQueue::new(settings, QueueSettings::default(), Clock::system()).unwrap();
@@ -274,6 +279,26 @@ async fn fill(queue: &dyn Store) {
         _ => Settlement::Dead { cause: DeadCause::Permanent, attempt: Some(refused.clone()) },
     })
     .await;
+}
+
+/// Adds `count` messages with one dead text message each. The waiting message shares their fate.
+pub(crate) async fn add_dead_letters(queue: &dyn Store, count: usize) {
+    let owner = Owner::new("bench");
+    let sids: Vec<String> = (0..count).map(|number| format!("MM{number:032x}")).collect();
+    // Room for the waiting one in a claim.
+    for batch in sids.chunks(MAX_BATCH - 1) {
+        let messages: Vec<NewMessage> = batch.iter().map(|sid| new_message(sid)).collect();
+        assert!(queue.accept(&messages).await.unwrap().iter().all(|answer| *answer == Acceptance::Accepted));
+        let routed = claim(queue, &owner, &Lane::inbound()).await.into_iter().map(|work| {
+            let mut expansion = expansion(work);
+            expansion.deliveries.truncate(1);
+            expansion
+        });
+        queue.expand(&owner, routed.collect()).await.unwrap();
+        let texts = claim(queue, &owner, &Lane::of(&ChannelId::sms())).await;
+        let dead = |_: &str| Settlement::Dead { cause: DeadCause::Exhausted, attempt: None };
+        settle(queue, &owner, texts, dead).await;
+    }
 }
 
 pub(crate) async fn claim(queue: &dyn Store, owner: &Owner, lane: &Lane) -> Vec<Work> {
