@@ -6,15 +6,16 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sms_broadcaster::clock::Clock;
 use sms_broadcaster::delivery::{ChannelId, Settlement};
-use sms_broadcaster::queue::contract::{Lane, Owner, QueueAdmin};
+use sms_broadcaster::queue::contract::{Lane, Owner};
 
-use self::bench::{Bench, LOST, OUR_NUMBER, ROUTED, Ran, WAITING, claim, finish, settle};
+use self::bench::{Bench, LOST, OUR_NUMBER, ROUTED, Ran, WAITING, add_dead_letters, claim, finish, settle};
 
 mod bench;
 mod sending;
 mod usage;
 
-/// Every test of a store is run beside a service that has it open, and on a store that nobody has open.
+/// Every test of a store is run on a file beside a service that has it open, on one that nobody has open,
+/// and on Redis.
 macro_rules! on_every_store {
     ($($clause:ident)*) => {
         mod beside_a_service {
@@ -22,6 +23,9 @@ macro_rules! on_every_store {
         }
         mod without_a_service {
             $(#[tokio::test] async fn $clause() { super::$clause(super::Bench::alone().await).await; })*
+        }
+        mod on_redis {
+            $(#[tokio::test] async fn $clause() { super::$clause(super::Bench::on_redis().await).await; })*
         }
     };
 }
@@ -321,8 +325,35 @@ async fn requeues_at_once_send_each_letter_back_once(bench: Bench) {
     assert_eq!(counts["ready"], 4);
 }
 
+/// Three letters of the bench, the message that waited, and 300 more.
+async fn beyond_one_batch(bench: Bench) {
+    add_dead_letters(&**bench.queue.as_ref().unwrap(), 300).await;
+    let listed = |arguments: &[&str]| {
+        let letters = bench.smsctl(&[&["dead", "list", "--json"], arguments].concat()).fine().json();
+        letters.as_array().unwrap().len()
+    };
+    assert_eq!(listed(&[]), 50);
+    assert_eq!(listed(&["--limit", "1000"]), 304);
+    assert_eq!(listed(&["--limit", "200", "--cause", "exhausted"]), 200);
+    let dry = bench.smsctl(&["requeue", "--all", "--dry-run", "--cause", "exhausted", "--json"]).fine();
+    assert_eq!(dry.json(), json!({"requeued": 302, "skipped": 0}));
+    let requeued = bench.smsctl(&["requeue", "--all", "--yes", "--cause", "exhausted", "--json"]).fine();
+    assert_eq!(requeued.json(), json!({"requeued": 302, "skipped": 0}));
+    assert_eq!((&stats(&bench)["ready"], &stats(&bench)["dead_letters"]), (&json!(302), &json!(2)));
+}
+
+#[tokio::test]
+async fn more_letters_than_a_batch_holds_go_back_beside_a_service() {
+    beyond_one_batch(Bench::beside_service().await).await;
+}
+
+#[tokio::test]
+async fn more_letters_than_a_batch_holds_go_back_on_redis() {
+    beyond_one_batch(Bench::on_redis().await).await;
+}
+
 async fn check_reaches_the_queue(bench: Bench) {
     let page = bench.smsctl(&["check"]).fine().out;
     assert_eq!(page.lines().count(), 3, "{page}");
-    assert!(page.contains("1 subscriber and the fallback") && page.contains("queue.db: reached"), "{page}");
+    assert!(page.contains("1 subscriber and the fallback") && page.contains(": reached\n"), "{page}");
 }

@@ -65,6 +65,25 @@ pub(super) fn harmless(text: &str, lines: bool) -> Cow<'_, str> {
     }
 }
 
+/// Columns that `text` takes on a terminal, near enough for tables: East Asian characters and emoji are
+/// two wide, marks that join what is before them are none (Unicode Annex 11).
+pub(super) fn width(text: &str) -> usize {
+    text.chars()
+        .map(|c| match c {
+            '\u{300}'..='\u{36f}' | '\u{200b}'..='\u{200d}' | '\u{fe00}'..='\u{fe0f}' => 0,
+            '\u{1100}'..='\u{115f}'
+            | '\u{2e80}'..='\u{a4cf}'
+            | '\u{ac00}'..='\u{d7a3}'
+            | '\u{f900}'..='\u{faff}'
+            | '\u{ff00}'..='\u{ff60}'
+            | '\u{ffe0}'..='\u{ffe6}'
+            | '\u{1f300}'..='\u{1faff}'
+            | '\u{20000}'..='\u{3fffd}' => 2,
+            _ => 1,
+        })
+        .sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,6 +116,13 @@ mod tests {
         assert_eq!(seconds(f64::NAN), Duration::ZERO);
         assert_eq!(seconds(-1.0), Duration::ZERO);
         assert_eq!(seconds(1.5), Duration::from_millis(1_500));
+    }
+
+    #[test]
+    fn wide_characters_count_twice_and_marks_not_at_all() {
+        for (text, columns) in [("", 0), ("a…é", 3), ("日本", 4), ("e\u{301}", 1), ("🔑x", 3)] {
+            assert_eq!(width(text), columns, "{text}");
+        }
     }
 
     #[test]

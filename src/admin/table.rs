@@ -1,6 +1,6 @@
 //! Columns side by side, each as wide as its widest cell and no wider.
 
-use super::readable::harmless;
+use super::readable::{harmless, width};
 use super::style::{Paint, Style};
 
 /// Where a column's text stands.
@@ -33,7 +33,7 @@ impl Cell {
     }
 
     fn width(&self) -> usize {
-        self.text.chars().count()
+        width(&self.text)
     }
 }
 

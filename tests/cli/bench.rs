@@ -6,16 +6,20 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use secrecy::SecretString;
 use serde_json::Value;
 use sms_broadcaster::clock::{Clock, Timestamp};
 use sms_broadcaster::delivery::{Attempt, ChannelId, DeadCause, DestinationKey, Reason, Settlement};
 use sms_broadcaster::message::{Address, Body, InboundMessage, MessageId};
 use sms_broadcaster::queue::contract::{
-    Acceptance, Claim, Expansion, Lane, LaneLimits, NewDelivery, NewMessage, Owner, Queue, QueueAdmin,
-    QueueSettings, Settle, Settled, Work,
+    Acceptance, Claim, Expansion, Lane, LaneLimits, MAX_BATCH, NewDelivery, NewMessage, Owner, Queue,
+    QueueAdmin, QueueSettings, Settle, Settled, Work,
 };
 use sms_broadcaster::queue::embedded::EmbeddedQueue;
+use sms_broadcaster::queue::redis::{Durability, RedisQueue, RedisSettings};
 use tempfile::TempDir;
+
+use crate::support::redis_server::RedisServer;
 
 /// A command that takes longer hangs.
 const GUARD: Duration = Duration::from_secs(30);
@@ -38,10 +42,17 @@ const TEXT: &str = "Your code is 493817";
 /// None of these may be shown by a command that was not told to.
 const SECRETS: [&str; 6] = [TOKEN, "2223334444", "4443332222", "5005550006", "webhooksecret", "493817"];
 
+/// Both sides of a store.
+pub(crate) trait Store: Queue + QueueAdmin {}
+
+impl<T: Queue + QueueAdmin> Store for T {}
+
 pub(crate) struct Bench {
     pub(crate) folder: TempDir,
     /// The service's handle of the store, while it is open.
-    pub(crate) queue: Option<Arc<EmbeddedQueue>>,
+    pub(crate) queue: Option<Arc<dyn Store>>,
+    /// The server of a store on Redis.
+    pub(crate) redis: Option<RedisServer>,
 }
 
 /// What a command left behind.
@@ -97,7 +108,16 @@ impl From<Output> for Ran {
 impl Bench {
     /// The two files, and no store yet.
     pub(crate) fn without_store() -> Self {
-        let bench = Self { folder: tempfile::tempdir().unwrap(), queue: None };
+        Self::with(None)
+    }
+
+    /// The two files, and an empty Redis server.
+    pub(crate) fn with_redis(server: RedisServer) -> Self {
+        Self::with(Some(server))
+    }
+
+    fn with(redis: Option<RedisServer>) -> Self {
+        let bench = Self { folder: tempfile::tempdir().unwrap(), queue: None, redis };
         bench.write_config("");
         bench.write_subscribers("");
         bench
@@ -119,6 +139,18 @@ impl Bench {
         bench
     }
 
+    /// A filled store on a Redis server of its own.
+    pub(crate) async fn on_redis() -> Self {
+        let mut bench = Self::with_redis(RedisServer::start());
+        let url = SecretString::from(bench.redis.as_ref().unwrap().url());
+        let settings = RedisSettings { url, durability: Durability::Process };
+        let queue = RedisQueue::new(settings, QueueSettings::default(), Clock::system()).unwrap();
+        queue.prepare().await.unwrap();
+        fill(&queue).await;
+        bench.queue = Some(Arc::new(queue));
+        bench
+    }
+
     pub(crate) fn store(&self) -> PathBuf {
         self.folder.path().join("queue.db")
     }
@@ -129,6 +161,10 @@ impl Bench {
 
     /// Writes the least that a configuration must say, then `more`.
     pub(crate) fn write_config(&self, more: &str) {
+        let queue = match &self.redis {
+            Some(server) => format!("backend = \"redis\"\nurl = \"{}\"", server.url()),
+            None => "path = \"queue.db\"".to_owned(),
+        };
         let text = format!(
             "[ingress]\n\
              public_url = \"https://mfa.example.com/in\"\n\
@@ -138,7 +174,7 @@ impl Bench {
              auth_tokens = [\"${{TWILIO_AUTH_TOKEN}}\"]\n\
              from = \"{OUR_NUMBER}\"\n\
              [queue]\n\
-             path = \"queue.db\"\n\
+             {queue}\n\
              {more}"
         );
         std::fs::write(self.config(), text).unwrap();
@@ -218,7 +254,7 @@ fn new_message(sid: &str) -> NewMessage {
 }
 
 /// Puts three messages into an empty store, each in another state, and offers one of them twice.
-pub(crate) async fn fill(queue: &(impl Queue + QueueAdmin)) {
+async fn fill(queue: &dyn Store) {
     let owner = Owner::new("bench");
     let accepted = [Acceptance::Accepted; 2];
     assert_eq!(queue.accept(&[new_message(ROUTED), new_message(LOST)]).await.unwrap(), accepted);
@@ -245,13 +281,33 @@ pub(crate) async fn fill(queue: &(impl Queue + QueueAdmin)) {
     .await;
 }
 
-pub(crate) async fn claim(queue: &impl Queue, owner: &Owner, lane: &Lane) -> Vec<Work> {
+/// Adds `count` messages with one dead text message each. The waiting message shares their fate.
+pub(crate) async fn add_dead_letters(queue: &dyn Store, count: usize) {
+    let owner = Owner::new("bench");
+    let sids: Vec<String> = (0..count).map(|number| format!("MM{number:032x}")).collect();
+    // Room for the waiting one in a claim.
+    for batch in sids.chunks(MAX_BATCH - 1) {
+        let messages: Vec<NewMessage> = batch.iter().map(|sid| new_message(sid)).collect();
+        assert!(queue.accept(&messages).await.unwrap().iter().all(|answer| *answer == Acceptance::Accepted));
+        let routed = claim(queue, &owner, &Lane::inbound()).await.into_iter().map(|work| {
+            let mut expansion = expansion(work);
+            expansion.deliveries.truncate(1);
+            expansion
+        });
+        queue.expand(&owner, routed.collect()).await.unwrap();
+        let texts = claim(queue, &owner, &Lane::of(&ChannelId::sms())).await;
+        let dead = |_: &str| Settlement::Dead { cause: DeadCause::Exhausted, attempt: None };
+        settle(queue, &owner, texts, dead).await;
+    }
+}
+
+pub(crate) async fn claim(queue: &dyn Store, owner: &Owner, lane: &Lane) -> Vec<Work> {
     let claim = Claim { owner, lane, max: 128, limits: LaneLimits::default(), busy: &[] };
     queue.claim(claim).await.unwrap().items
 }
 
 pub(crate) async fn settle(
-    queue: &impl Queue,
+    queue: &dyn Store,
     owner: &Owner,
     work: Vec<Work>,
     settlement: impl Fn(&str) -> Settlement,

@@ -60,7 +60,7 @@ async fn a_message_is_signed_as_the_ingress_checks_it_and_stored() {
     send(&bench, &["--sid", SID]).fine();
     assert_eq!((&stats(&bench)["accepted"], &stats(&bench)["duplicates"]), (&json!(5), &json!(2)));
 
-    let queue = bench.queue.as_deref().unwrap();
+    let queue = &**bench.queue.as_ref().unwrap();
     let work = claim(queue, &Owner::new("worker"), &Lane::inbound()).await;
     let stored = work.iter().find(|work| work.lease.key().work.message.as_str() == id).unwrap();
     let message = InboundMessage::from_payload(&stored.lease.key().work.message, &stored.payload).unwrap();

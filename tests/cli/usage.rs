@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::assert_fields;
 use super::bench::{Bench, ROUTED, bare_command, finish, run};
+use crate::support::redis_server::RedisServer;
 
 const GUARD: Duration = Duration::from_secs(30);
 
@@ -106,6 +107,20 @@ fn a_store_that_must_not_be_used_is_told_by_check() {
     assert_eq!(ran.out, "");
     bench.smsctl(&["stats"]).failed(1, "must not be used");
     assert_eq!(std::fs::read(bench.store()).unwrap(), b"this is a diary");
+}
+
+#[test]
+fn a_redis_that_is_gone_or_must_not_be_used_is_told() {
+    let mut bench = Bench::with_redis(RedisServer::start_with(&["--maxmemory-policy", "allkeys-lru"]));
+    let ran = bench.smsctl(&["check"]).failed(2, "must not be used");
+    assert_eq!(ran.out, "");
+    bench.redis.as_mut().unwrap().kill();
+    bench.smsctl(&["check"]).failed(2, "unavailable");
+    for command in [&["stats", "--json"] as &[&str], &["requeue", "--all", "--yes"], &["status", ROUTED]] {
+        let ran = bench.smsctl(command).failed(1, "unavailable");
+        assert_eq!(ran.out, "");
+        assert!(!ran.err.contains("redis://"), "{}", ran.err);
+    }
 }
 
 #[test]
