@@ -13,6 +13,7 @@ mod harness;
 mod machine;
 mod model;
 mod on_embedded;
+mod on_redis;
 mod steps;
 
 mod clauses {
@@ -152,4 +153,5 @@ macro_rules! contract_for {
 
 contract_for! {
     embedded: crate::queue_contract::on_embedded::Embedded;
+    redis: crate::queue_contract::on_redis::OnRedis;
 }

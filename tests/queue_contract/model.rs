@@ -468,7 +468,7 @@ impl Model {
             let is_letter = self.piece(id).is_some_and(|piece| self.is_shown(piece));
             let Settled::Stale { late_success } = answer else { bail!("{id} had ended: {answer:?}") };
             // Of what is purged or forgotten the store need not know any more that it was dead.
-            let is_right = late_success == (is_success && died) || (!late_success && !(known && is_letter));
+            let is_right = late_success == (is_success && died) || !(late_success || known && is_letter);
             ensure!(is_right, "{id}: {answer:?}, {:?}", self.piece(id));
             if late_success {
                 self.piece_mut(id)?.maybe_sent = true;

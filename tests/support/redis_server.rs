@@ -57,6 +57,11 @@ impl RedisServer {
         assert!(answers(self.port, &mut self.child), "redis-server did not come back");
     }
 
+    /// Its process id, for signals.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends one command, words without blanks, and returns the raw reply.
     pub(crate) fn command(&self, line: &str) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("redis-server answers");
