@@ -429,9 +429,7 @@ impl Model {
         let now = self.now;
         let message = self.messages.get_mut(&id.message).context("no such message")?;
         subscriber.clone_into(&mut message.subscriber);
-        let template = message.pieces.get_mut(&0).context("no routing")?;
-        template.place = Place::Expanded;
-        let template = template.clone();
+        message.pieces.get_mut(&0).context("no routing")?.place = Place::Expanded;
         for (index, new) in (1..).zip(to) {
             let piece = Piece {
                 lane: Lane::of(&new.channel),
@@ -445,7 +443,6 @@ impl Model {
                 maybe_sent: false,
                 failures: 0,
                 place: Place::Waiting { due: now },
-                ..template.clone()
             };
             message.pieces.insert(index, piece);
         }
