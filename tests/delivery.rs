@@ -58,7 +58,12 @@ async fn one_recipient_that_hangs_or_fails_delays_nobody_else() {
     let provider = Provider::start();
     provider.always(PHONES[0], Reply::hang());
     provider.script(SLACK, [Reply::status(503), Reply::too_many("1")]);
-    let installation = Installation::embedded(&provider, FAST);
+    // Few slots and a long time-out: served one after another, the hanging phone's texts would take longer
+    // than the provider waits.
+    let few_slots = FAST
+        .replace("lease = \"2s\"", "lease = \"15s\"\nconcurrency = 4")
+        .replace("timeout = \"1s\"", "timeout = \"10s\"");
+    let installation = Installation::embedded(&provider, &few_slots);
     let program = installation.start("sms-broadcaster").await;
     for number in 0..20 {
         assert_eq!(installation.post(program.ingress, &sid(number), SENDER, &text(number)).await, Some(200));
