@@ -4,8 +4,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use sms_broadcaster::boot::Roles;
-use sms_broadcaster::cli::ServiceArgs;
+use sms_broadcaster::cli::{Roles, ServiceArgs};
 use sms_broadcaster::{cli, demo, init};
 
 /// Relays the login codes that reach one Twilio number to everybody who needs them.

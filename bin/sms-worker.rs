@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use sms_broadcaster::boot::Roles;
+use sms_broadcaster::cli::Roles;
 
 fn main() -> ExitCode {
     sms_broadcaster::cli::single_role(Roles { ingress: false, worker: true })

@@ -27,18 +27,17 @@ use crate::queue::contract::{Owner, Queue, QueueAdmin, QueueError, Stats};
 use crate::queue::embedded::EmbeddedQueue;
 use crate::queue::redis::RedisQueue;
 use crate::source::twilio::SOURCE;
-use crate::template::Templates;
+use crate::subscribers::Subscribers;
 use crate::worker::settings::ChannelPlan;
 use crate::worker::{Worker, WorkerParts};
-use crate::{ingress, reload, server};
+use crate::{ingress, reload, server, setup};
 
 /// What a process does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Roles {
     /// Receives webhooks.
     pub ingress: bool,
-    /// Routes and delivers.
-    pub worker: bool,
+    /// Routes and delivers, to begin with by these.
+    pub worker: Option<Subscribers>,
 }
 
 /// Writes log lines to standard error as `settings` say. Only our own lines: what libraries log may
@@ -119,10 +118,6 @@ impl Service {
     ) -> anyhow::Result<Self> {
         let config = Arc::new(config);
         let clock = Clock::system();
-        let subscribers = match roles.worker {
-            true => Some(reload::load(&config).map_err(|faults| anyhow::anyhow!(list(&faults)))?),
-            false => None,
-        };
         let store = Store::open(&config, clock.clone()).await?;
         let metrics = Arc::new(Metrics::new());
         metrics.config_reloaded(true, clock.now());
@@ -142,7 +137,7 @@ impl Service {
             tasks.spawn(server::serve(listener, router, shutdown.clone(), drain));
         }
         let mut worker_metrics = None;
-        if let Some(subscribers) = subscribers {
+        if let Some(subscribers) = roles.worker {
             let channels = channels(&config, http)?;
             let ids: Vec<ChannelId> = channels.iter().map(|(channel, _)| channel.id()).collect();
             let counted = Arc::new(WorkerMetrics::register(&metrics, &ids));
@@ -152,7 +147,7 @@ impl Service {
                 queue: Arc::clone(&store.queue),
                 channels,
                 subscribers: following,
-                templates: templates(&config)?,
+                templates: setup::templates(&config),
                 retry: config.retry.clone(),
                 keyer: DestinationKeyer::new(config.destination_secret()),
                 metrics: counted,
@@ -275,22 +270,9 @@ fn channels(config: &Config, http: HttpClient) -> anyhow::Result<Vec<(Arc<dyn Ch
     planned.collect()
 }
 
-fn templates(config: &Config) -> anyhow::Result<Templates> {
-    let mut templates = Templates::default();
-    for (channel, text) in &config.templates {
-        let template = Templates::parse(channel, text).map_err(anyhow::Error::msg)?;
-        templates.set(channel.clone(), template);
-    }
-    Ok(templates)
-}
-
 fn host_name() -> String {
     let named = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     named.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).unwrap_or("host".to_owned())
-}
-
-fn list(faults: &[crate::document::Fault]) -> String {
-    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 struct ServiceProbe {

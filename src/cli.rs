@@ -5,9 +5,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser};
 
-use crate::boot::{self, Roles};
-use crate::config::{self, Config};
-use crate::reload;
+use crate::boot;
+use crate::config::{self, Config, process_environment};
+use crate::document::Fault;
+use crate::setup;
+use crate::subscribers::Subscribers;
 
 /// A usage or configuration error.
 pub const USAGE: u8 = 2;
@@ -32,6 +34,15 @@ struct SingleRole {
     service: ServiceArgs,
 }
 
+/// What a program does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roles {
+    /// Receives webhooks.
+    pub ingress: bool,
+    /// Routes and delivers.
+    pub worker: bool,
+}
+
 /// `main` of a program that does nothing but run `roles`.
 pub fn single_role(roles: Roles) -> ExitCode {
     run(&SingleRole::parse().service, roles)
@@ -39,39 +50,30 @@ pub fn single_role(roles: Roles) -> ExitCode {
 
 /// Loads the configuration and runs `roles`, or only checks it.
 pub fn run(args: &ServiceArgs, roles: Roles) -> ExitCode {
-    let Some(config) = load(args.config.as_deref()) else { return ExitCode::from(USAGE) };
-    if args.check_config {
-        if let Err(faults) = reload::load(&config) {
-            faults.iter().for_each(|fault| eprintln!("{fault}"));
-            return ExitCode::from(USAGE);
+    match prepared(args, roles) {
+        Ok((config, _)) if args.check_config => {
+            println!("{}", config.masked());
+            ExitCode::SUCCESS
         }
-        println!("{}", config.masked());
-        return ExitCode::SUCCESS;
-    }
-    if roles.worker
-        && let Err(faults) = reload::load(&config)
-    {
-        faults.iter().for_each(|fault| eprintln!("{fault}"));
-        return ExitCode::from(USAGE);
-    }
-    boot::run_service(config, roles)
-}
-
-/// Finds and loads the configuration; says what is wrong with it.
-pub fn load(flag: Option<&std::path::Path>) -> Option<Config> {
-    let folder = std::env::current_dir().unwrap_or_default();
-    let path = match config::find(flag, &config::process_environment, &folder) {
-        Ok(path) => path,
-        Err(error) => {
-            eprintln!("{error}");
-            return None;
-        }
-    };
-    match Config::load(&path, &config::process_environment) {
-        Ok(config) => Some(config),
+        Ok((config, worker)) => boot::run_service(config, boot::Roles { ingress: roles.ingress, worker }),
         Err(faults) => {
             faults.iter().for_each(|fault| eprintln!("{fault}"));
-            None
+            ExitCode::from(USAGE)
         }
     }
+}
+
+/// The configuration, and the subscribers where they are needed: for a worker, and for a check. Or what
+/// is wrong with either, in lines for people.
+fn prepared(args: &ServiceArgs, roles: Roles) -> Result<(Config, Option<Subscribers>), Vec<String>> {
+    let lines = |faults: Vec<Fault>| faults.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let folder = std::env::current_dir().unwrap_or_default();
+    let path = config::find(args.config.as_deref(), &process_environment, &folder)
+        .map_err(|error| vec![error.to_string()])?;
+    let config = Config::load(&path, &process_environment).map_err(lines)?;
+    let subscribers = (roles.worker || args.check_config)
+        .then(|| setup::subscribers(&config, &process_environment))
+        .transpose()
+        .map_err(lines)?;
+    Ok((config, subscribers))
 }

@@ -19,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 use crate::boot::{self, Roles, Service};
 use crate::channel::http::HttpClient;
 use crate::clock::Clock;
-use crate::config::{Config, LogFormat, LogSettings};
+use crate::config::{LogFormat, LogSettings};
 use crate::server;
+use crate::setup::Setup;
 use crate::source::twilio;
 
 const ACCOUNT: &str = "AC00000000000000000000000000000000";
@@ -89,10 +90,10 @@ async fn demonstrate(once: bool) -> anyhow::Result<bool> {
         tokio::spawn(server::serve(providers, stand_in(arrived), stand_ins.clone(), Duration::from_secs(1)));
 
     let (ingress, ops) = (free_address().await?, free_address().await?);
-    let config = write_configuration(&folder.0, provider, ingress, ops)?;
+    let setup = write_configuration(&folder.0, provider, ingress, ops)?;
     let http = HttpClient::for_plain_http(Clock::system());
-    let roles = Roles { ingress: true, worker: true };
-    let service = Service::start(config, roles, http, shutdown.clone()).await?;
+    let roles = Roles { ingress: true, worker: Some(setup.subscribers) };
+    let service = Service::start(setup.config, roles, http, shutdown.clone()).await?;
 
     println!("SMS Broadcaster is running on this machine, with stand-ins for Twilio and Slack.\n");
     println!("An example message arrives at {TO}, signed as Twilio signs:\n    {TEXT}\n");
@@ -188,7 +189,7 @@ fn write_configuration(
     provider: SocketAddr,
     ingress: SocketAddr,
     ops: SocketAddr,
-) -> anyhow::Result<Config> {
+) -> anyhow::Result<Setup> {
     let config = format!(
         "[ingress]\nlisten = \"{ingress}\"\npublic_url = \"http://{ingress}\"\n\n[ops]\nlisten = \"{ops}\"\n\n\
          [twilio]\naccount_sid = \"{ACCOUNT}\"\nauth_tokens = [\"{TOKEN}\"]\nfrom = \"{TO}\"\n\
@@ -204,7 +205,7 @@ fn write_configuration(
     let path = folder.join("sms-broadcaster.toml");
     std::fs::write(&path, config)?;
     std::fs::write(folder.join("subscribers.toml"), subscribers)?;
-    Config::load(&path, &|_| None).map_err(|faults| {
+    Setup::load(&path, &|_| None).map_err(|faults| {
         let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
         anyhow::anyhow!(lines.join("\n"))
     })

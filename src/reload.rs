@@ -12,19 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{Config, process_environment};
-use crate::document::Fault;
 use crate::metrics::Metrics;
+use crate::setup;
 use crate::subscribers::Subscribers;
 
 /// Editors write in several steps: wait this long for the last one.
 const SETTLE: Duration = Duration::from_millis(200);
-
-/// Reads the subscribers file of `config` with every check that concerns both files.
-pub fn load(config: &Config) -> Result<Subscribers, Vec<Fault>> {
-    let subscribers = Subscribers::load(&config.subscribers, &process_environment)?;
-    let faults = config.check(&subscribers);
-    if faults.is_empty() { Ok(subscribers) } else { Err(faults) }
-}
 
 /// Keeps `current` up to date until `shutdown`.
 pub async fn follow(
@@ -48,7 +41,8 @@ pub async fn follow(
             }
         }
         let read = Arc::clone(&config);
-        let loaded = tokio::task::spawn_blocking(move || load(&read)).await;
+        let loaded =
+            tokio::task::spawn_blocking(move || setup::subscribers(&read, &process_environment)).await;
         match loaded {
             Ok(Ok(subscribers)) => {
                 tracing::info!(subscribers = subscribers.len(), "the subscribers file was read anew");

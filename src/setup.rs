@@ -26,23 +26,16 @@ impl Setup {
     /// Reads the configuration at `path` and the subscribers file it names, or tells every fault in both:
     /// one that the configuration has does not hide those of the subscribers.
     pub fn load(path: &Path, env: &Environment<'_>) -> Result<Self, Vec<Fault>> {
-        let config = Config::load(path, env);
-        let file = match &config {
-            Ok(config) => Some(config.subscribers.clone()),
-            Err(_) => named_subscribers(path, env),
-        };
-        let subscribers = file.map(|file| Subscribers::load(&file, env)).transpose();
-        let (config, subscribers) = match (config, subscribers) {
-            (Ok(config), Ok(Some(subscribers))) => (config, subscribers),
-            (config, subscribers) => {
-                let both = config.err().into_iter().chain(subscribers.err());
-                return Err(both.flatten().collect());
+        let config = match Config::load(path, env) {
+            Ok(config) => config,
+            Err(mut faults) => {
+                let file = named_subscribers(path, env);
+                let more = file.and_then(|file| Subscribers::load(&file, env).err());
+                faults.extend(more.into_iter().flatten());
+                return Err(faults);
             }
         };
-        let faults = config.check(&subscribers);
-        if !faults.is_empty() {
-            return Err(faults);
-        }
+        let subscribers = subscribers(&config, env)?;
         let templates = templates(&config);
         Ok(Self { config, subscribers, templates })
     }
@@ -64,8 +57,15 @@ fn named_subscribers(path: &Path, env: &Environment<'_>) -> Option<PathBuf> {
     named.filter(|file| !file.is_empty()).map(|file| folder.join(file))
 }
 
+/// Reads the subscribers file of `config`, with every check that concerns both files.
+pub fn subscribers(config: &Config, env: &Environment<'_>) -> Result<Subscribers, Vec<Fault>> {
+    let subscribers = Subscribers::load(&config.subscribers, env)?;
+    let faults = config.check(&subscribers);
+    if faults.is_empty() { Ok(subscribers) } else { Err(faults) }
+}
+
 /// The templates of a configuration.
-fn templates(config: &Config) -> Templates {
+pub fn templates(config: &Config) -> Templates {
     let mut templates = Templates::default();
     for (channel, text) in &config.templates {
         let template = Templates::parse(channel, text);

@@ -192,6 +192,15 @@ impl HttpClient {
         Self { client, clock }
     }
 
+    /// Makes one exchange and says what happened: `read` tells what an answer means, everything else is the
+    /// same for every channel.
+    pub async fn attempt(&self, post: Post<'_>, read: impl FnOnce(&Answer) -> Outcome) -> Outcome {
+        match self.post(post).await {
+            Ok(answer) => read(&answer),
+            Err(failure) => failure.into(),
+        }
+    }
+
     /// Makes one exchange. `Ok` means status and headers came; the answer's [`Ending`] tells about the
     /// body.
     pub async fn post(&self, post: Post<'_>) -> Result<Answer, NoAnswer> {

@@ -107,10 +107,7 @@ impl Channel for SmsChannel {
             timeout: self.settings.timeout,
             write_within: dispatch.time_left,
         };
-        match self.http.post(post).await {
-            Ok(answer) => outcome(&answer),
-            Err(failure) => failure.into(),
-        }
+        self.http.attempt(post, outcome).await
     }
 }
 
