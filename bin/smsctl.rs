@@ -148,7 +148,7 @@ async fn send(file: &Path, flags: SendFlags) -> Result<(), Failure> {
 fn message(config: &Config, flags: MessageFlags, id: MessageId) -> Result<TestMessage, Failure> {
     let to = match (flags.to, &config.sms.sender) {
         (Some(to), _) => to,
-        (None, SmsSender::From(number)) => number.clone(),
+        (None, SmsSender::From(number)) => number.as_str().to_owned(),
         (None, SmsSender::Service(_)) => {
             let why = "--to is needed: the configuration names a messaging service and no number";
             return Err(Failure::usage(why));

@@ -7,13 +7,16 @@
 //! recipient, in one step → the worker claims each → [`template`] says what it says → a [`channel`] hands it
 //! over and says what happened → [`retry`] says what to do about it → the queue records it.
 //!
-//! # Floors (imports only downward)
+//! # Floors
 //!
-//! 0 facts: [`message`], [`delivery`], [`clock`]. 1 pure logic and measures: [`retry`], [`subscribers`],
-//! [`template`], [`document`], [`forbidden`], [`metrics`], [`quiet`]. 2 the ports: [`queue::contract`],
-//! [`channel::contract`]. 3 back-ends, channels, sources: the rest of [`queue`], [`channel`], [`source`], and
-//! [`server`]. 4 services: [`ingress`], [`worker`], [`ops`], [`admin`]. 5 assembly: [`config`], [`setup`],
-//! [`boot`], [`reload`], [`cli`], [`demo`], [`init`].
+//! A module uses only modules that stand before it in this list (`tests/layers.rs` holds us to it):
+//!
+//! * 0 facts: [`clock`], [`message`], [`delivery`].
+//! * 1 pure logic and measures: [`forbidden`], [`document`], [`subscribers`], [`template`], [`retry`], [`quiet`], [`metrics`].
+//! * 2 the two ports: [`queue::contract`], [`channel::contract`].
+//! * 3 back-ends, channels, sources, sockets: the rest of [`queue`], [`channel`], [`source`], and [`server`].
+//! * 4 services: [`ingress`], [`worker`], [`ops`], [`admin`].
+//! * 5 assembly, which alone knows every concrete type: [`config`], [`setup`], [`reload`], [`boot`], [`cli`], [`demo`], [`init`].
 
 pub mod admin;
 pub mod boot;

@@ -14,7 +14,7 @@ use sms_broadcaster::channel::sms::{SmsChannel, SmsSender, SmsSettings};
 use sms_broadcaster::channel::twilio_codes::{RULES, rule};
 use sms_broadcaster::clock::{Clock, Timestamp};
 use sms_broadcaster::delivery::{Attempt, ChannelId, DeliveryId, Outcome, Reason, Recipient, WebhookUrl};
-use sms_broadcaster::message::{AccountSid, Body, MessageId, PhoneNumber};
+use sms_broadcaster::message::{AccountSid, Address, Body, MessageId, PhoneNumber};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -39,7 +39,7 @@ fn settings(api_base: &str, timeout: Duration) -> SmsSettings {
         account_sid: AccountSid::parse(ACCOUNT_SID).unwrap(),
         user: ACCOUNT_SID.to_owned(),
         password: SecretString::from(AUTH_TOKEN),
-        sender: SmsSender::From(FROM.to_owned()),
+        sender: SmsSender::From(Address::parse(FROM).expect("a number")),
         timeout,
     }
 }
@@ -599,8 +599,10 @@ async fn the_fake_provider_refuses_what_the_real_one_refuses() {
     let outcome = text(&SmsChannel::new(wrong_token, http()).unwrap()).await;
     assert_eq!((said(&outcome).as_str(), outcome.code()), ("permanent account 401", Some("20003")));
 
-    let to_ourselves =
-        SmsSettings { sender: SmsSender::From(PHONE.to_owned()), ..settings(&provider.api_base(), TIMEOUT) };
+    let to_ourselves = SmsSettings {
+        sender: SmsSender::From(Address::parse(PHONE).expect("a number")),
+        ..settings(&provider.api_base(), TIMEOUT)
+    };
     let outcome = text(&SmsChannel::new(to_ourselves, http()).unwrap()).await;
     assert_eq!((said(&outcome).as_str(), outcome.code()), ("permanent recipient 400", Some("21211")));
 

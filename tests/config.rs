@@ -10,6 +10,7 @@ use sms_broadcaster::channel::sms::SmsSender;
 use sms_broadcaster::config::{CONFIG_VARIABLE, Config, FILE_NAME, LogFormat, QueueChoice, find};
 use sms_broadcaster::delivery::ChannelId;
 use sms_broadcaster::document::Fault;
+use sms_broadcaster::message::Address;
 use sms_broadcaster::queue::contract::Rate;
 use sms_broadcaster::queue::redis::Durability;
 use sms_broadcaster::retry::RetryPolicy;
@@ -87,7 +88,7 @@ fn what_is_not_said_is_the_default_of_the_contract() {
     assert_eq!(config.twilio.account_sid.as_str(), SID);
     assert_eq!(config.sms.api_base, "https://api.twilio.com");
     assert_eq!((config.sms.user.as_str(), config.sms.password.expose_secret()), (SID, TOKEN));
-    assert_eq!(config.sms.sender, SmsSender::From(PHONE.to_owned()));
+    assert_eq!(config.sms.sender, SmsSender::From(Address::parse(PHONE).expect("a number")));
     let QueueChoice::Embedded { path } = &config.queue else { panic!("{:?}", config.queue) };
     assert_eq!(path, &PathBuf::from("/conf/data/queue.db"));
     assert_eq!(config.queue_settings.lease, Duration::from_secs(15));

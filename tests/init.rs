@@ -7,6 +7,7 @@ use clap::Parser;
 use sms_broadcaster::channel::sms::SmsSender;
 use sms_broadcaster::config::Config;
 use sms_broadcaster::init::{InitArgs, run};
+use sms_broadcaster::message::Address;
 use sms_broadcaster::subscribers::Subscribers;
 
 const SID: &str = "AC0123456789abcdef0123456789abcdef";
@@ -103,7 +104,7 @@ fn flags_alone_make_files_that_load() {
     assert_eq!((ran.code, ran.errors.as_str(), ran.unread.as_str()), (0, "", "never read\n"));
     let (config, subscribers) = load(&home);
     assert_eq!(config.twilio.public_url.as_str(), "https://mfa.example.com/");
-    assert_eq!(config.sms.sender, SmsSender::From("+15005550006".into()));
+    assert_eq!(config.sms.sender, SmsSender::From(Address::parse("+15005550006").expect("a number")));
     assert_eq!(recipients(&subscribers), ("Team \"${A}\" #1".to_owned(), 4));
     for part in [
         "TWILIO_AUTH_TOKEN",

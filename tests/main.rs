@@ -6,6 +6,7 @@ mod config;
 mod delivery;
 mod embedded_queue;
 mod init;
+mod layers;
 mod queue_contract;
 mod redis_queue;
 mod subscribers;

@@ -15,7 +15,7 @@ use crate::channel::contract::{Channel, Dispatch};
 use crate::channel::http::{Answer, HttpClient, Post, Verdict};
 use crate::channel::twilio_codes::rule;
 use crate::delivery::{ChannelId, Outcome, Reason, Recipient};
-use crate::message::{AccountSid, Malformed, PhoneNumber};
+use crate::message::{AccountSid, Address, Malformed, PhoneNumber};
 
 /// The longest text Twilio takes, in UTF-16 units (error 21617 beyond it).
 pub const MAX_TEXT: usize = 1600;
@@ -27,7 +27,7 @@ const MAX_VALIDITY: u64 = 36_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SmsSender {
     /// A number or sender id of ours: Twilio's `From`.
-    From(String),
+    From(Address),
     /// A messaging service (`MG` and 32 hexadecimal digits): Twilio's `MessagingServiceSid`.
     Service(String),
 }
@@ -80,7 +80,7 @@ impl SmsChannel {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("To", to.as_str());
         match &self.settings.sender {
-            SmsSender::From(from) => form.append_pair("From", from),
+            SmsSender::From(from) => form.append_pair("From", from.as_str()),
             SmsSender::Service(service) => form.append_pair("MessagingServiceSid", service),
         };
         form.append_pair("Body", &cut(text, MAX_TEXT));
@@ -210,7 +210,7 @@ mod tests {
             account_sid: AccountSid::parse("AC0123456789abcdef0123456789abcdef").unwrap(),
             user: "AC0123456789abcdef0123456789abcdef".to_owned(),
             password: SecretString::from("hush-hush"),
-            sender: SmsSender::From("+15005550006".to_owned()),
+            sender: SmsSender::From(Address::parse("+15005550006").expect("an address")),
             timeout: Duration::from_secs(10),
         }
     }

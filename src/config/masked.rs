@@ -9,7 +9,6 @@ use super::settings::{Config, LogFormat, QueueChoice};
 use super::urls;
 use crate::channel::sms::SmsSender;
 use crate::document::{Frequency, duration_text, quoted, size_text};
-use crate::message::Address;
 use crate::queue::contract::Rate;
 use crate::queue::redis::Durability;
 
@@ -53,10 +52,7 @@ impl Config {
             page.text("api_key_secret", &SECRET);
         }
         match &self.sms.sender {
-            SmsSender::From(number) => {
-                let masked = Address::parse(number).map(|number| number.masked());
-                page.text("from", &masked.as_deref().unwrap_or(SECRET));
-            }
+            SmsSender::From(number) => page.text("from", &number.masked()),
             SmsSender::Service(sid) => page.text("messaging_service_sid", sid),
         }
         page.text("api_base", &urls::masked(&self.sms.api_base));

@@ -19,7 +19,7 @@ use crate::channel::sms::{SmsSender, SmsSettings};
 use crate::delivery::ChannelId;
 use crate::document::{Frequency, LONGEST, Section};
 use crate::ingress::IngressSettings;
-use crate::message::{AccountSid, Malformed};
+use crate::message::{AccountSid, Address, Malformed};
 use crate::queue::contract::{LaneLimits, QueueSettings, Rate};
 use crate::queue::redis::{Durability, RedisSettings};
 use crate::retry::RetryPolicy;
@@ -65,7 +65,7 @@ pub(super) fn build(root: &Section<'_>, path: &Path) -> Option<Config> {
 
     let (public_url, twilio) = (ingress.public_url?, twilio?);
     let own_number = match &twilio.sender {
-        SmsSender::From(number) => Some(number.clone()),
+        SmsSender::From(number) => Some(number.as_str().to_owned()),
         SmsSender::Service(_) => None,
     };
     let timeout = |channel: &ChannelId| channels.get(channel).map(|plan: &ChannelPlan| plan.timeout);
@@ -359,11 +359,11 @@ fn network(text: &str) -> Result<IpNet, Malformed> {
     text.parse().or_else(single).map_err(|_| Malformed("a network is written \"10.0.0.0/8\""))
 }
 
-fn own_number(text: &str) -> Result<String, Malformed> {
+fn own_number(text: &str) -> Result<Address, Malformed> {
     if messaging_service(text).is_ok() {
         return Err(Malformed("this is a messaging service; it belongs in `messaging_service_sid`"));
     }
-    parse_sender(text).map(|number| number.as_str().to_owned())
+    parse_sender(text)
 }
 
 fn messaging_service(text: &str) -> Result<String, Malformed> {

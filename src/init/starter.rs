@@ -43,7 +43,7 @@ impl Complete {
         // A reference must stay one; an address must not become one.
         let public_url = if self.has_password() { format!("\"{public_url}\"") } else { quoted(&public_url) };
         let sender = match &self.sender {
-            SmsSender::From(number) => format!("from = {}", quoted(number)),
+            SmsSender::From(number) => format!("from = {}", quoted(number.as_str())),
             SmsSender::Service(sid) => format!("messaging_service_sid = {}", quoted(sid)),
         };
         format!(
