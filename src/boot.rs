@@ -21,10 +21,11 @@ use crate::channel::sms::SmsChannel;
 use crate::clock::Clock;
 use crate::config::{Config, LogFormat, LogSettings, QueueChoice};
 use crate::delivery::{ChannelId, DestinationKeyer};
-use crate::metrics::{IngressMetrics, Metrics, WorkerMetrics};
+use crate::metrics::{IngressMetrics, Metrics, QueueMetrics, RedisMetrics, WorkerMetrics};
 use crate::ops::{self, Probe};
 use crate::queue::contract::{Owner, Queue, QueueAdmin, QueueError, Stats};
 use crate::queue::embedded::EmbeddedQueue;
+use crate::queue::measured::MeasuredQueue;
 use crate::queue::redis::RedisQueue;
 use crate::source::twilio::SOURCE;
 use crate::subscribers::Subscribers;
@@ -119,7 +120,10 @@ impl Service {
         let config = Arc::new(config);
         let clock = Clock::system();
         let store = Store::open(&config, clock.clone()).await?;
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Arc::new(Metrics::new(clock.now()));
+        let queue_metrics = Arc::new(QueueMetrics::register(&metrics, config.queue_settings.capacity));
+        let queue: Arc<dyn Queue> =
+            Arc::new(MeasuredQueue::new(Arc::clone(&store.queue), Arc::clone(&queue_metrics)));
         metrics.config_reloaded(true, clock.now());
         let mut tasks = tokio::task::JoinSet::new();
         let drain = config.worker.drain;
@@ -127,12 +131,8 @@ impl Service {
         if roles.ingress {
             let counted = Arc::new(IngressMetrics::register(&metrics, &[SOURCE]));
             let listener = bind(config.ingress.listen, "ingress.listen").await?;
-            let router = ingress::router(
-                config.ingress.clone(),
-                config.twilio.clone(),
-                Arc::clone(&store.queue),
-                counted,
-            );
+            let router =
+                ingress::router(config.ingress.clone(), config.twilio.clone(), Arc::clone(&queue), counted);
             tracing::info!(listen = %config.ingress.listen, "receiving webhooks");
             tasks.spawn(server::serve(listener, router, shutdown.clone(), drain));
         }
@@ -140,11 +140,11 @@ impl Service {
         if let Some(subscribers) = roles.worker {
             let channels = channels(&config, http)?;
             let ids: Vec<ChannelId> = channels.iter().map(|(channel, _)| channel.id()).collect();
-            let counted = Arc::new(WorkerMetrics::register(&metrics, &ids));
+            let counted = Arc::new(WorkerMetrics::register(&metrics, &ids, config.worker.deadline));
             worker_metrics = Some(Arc::clone(&counted));
             let (current, following) = watch::channel(Arc::new(subscribers));
             let worker = Worker::new(WorkerParts {
-                queue: Arc::clone(&store.queue),
+                queue: Arc::clone(&queue),
                 channels,
                 subscribers: following,
                 templates: setup::templates(&config),
@@ -166,8 +166,11 @@ impl Service {
 
         let (fatal_sender, fatal) = watch::channel(None);
         tasks.spawn(watch_store(store.kind.clone(), fatal_sender, shutdown.clone()));
+        let redis = matches!(store.kind, StoreKind::Redis(_)).then(|| RedisMetrics::register(&metrics));
         let probe = ServiceProbe {
-            queue: Arc::clone(&store.queue),
+            queue,
+            queue_metrics,
+            redis,
             admin: Arc::clone(&store.admin),
             kind: store.kind,
             metrics,
@@ -275,8 +278,13 @@ fn host_name() -> String {
     named.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).unwrap_or("host".to_owned())
 }
 
+/// A store that does not answer a scrape in this time leaves the last values.
+const SCRAPE: Duration = Duration::from_secs(1);
+
 struct ServiceProbe {
     queue: Arc<dyn Queue>,
+    queue_metrics: Arc<QueueMetrics>,
+    redis: Option<RedisMetrics>,
     admin: Arc<dyn QueueAdmin>,
     kind: StoreKind,
     metrics: Arc<Metrics>,
@@ -298,17 +306,35 @@ impl Probe for ServiceProbe {
     }
 
     async fn metrics(&self) -> String {
-        if let StoreKind::Redis(queue) = &self.kind {
-            self.metrics.queue_reconnects(queue.reconnects());
-        }
-        if let Some(worker) = &self.worker {
-            // A store that does not answer in time leaves the last values.
-            let asked = tokio::time::timeout(Duration::from_secs(1), self.admin.stats()).await;
-            if let Ok(Ok(stats)) = asked {
-                show(worker, &stats);
-            }
-        }
+        let (is_up, ()) = tokio::join!(self.read_store(), self.read_server());
+        self.queue_metrics.up.set(is_up.into());
+        self.metrics.draining(self.draining.is_cancelled());
         self.metrics.render()
+    }
+}
+
+impl ServiceProbe {
+    /// Reads what the store counts, if that is this process's business; whether the store answered.
+    async fn read_store(&self) -> bool {
+        let Some(worker) = &self.worker else {
+            return matches!(tokio::time::timeout(SCRAPE, self.queue.ping()).await, Ok(Ok(())));
+        };
+        match tokio::time::timeout(SCRAPE, self.admin.stats()).await {
+            Ok(Ok(stats)) => {
+                show(worker, &stats);
+                true
+            }
+            Ok(Err(_)) | Err(_) => false,
+        }
+    }
+
+    /// Reads how the Redis server is, if there is one.
+    async fn read_server(&self) {
+        let (StoreKind::Redis(queue), Some(metrics)) = (&self.kind, &self.redis) else { return };
+        self.metrics.queue_reconnects(queue.reconnects());
+        if let Ok(Ok(condition)) = tokio::time::timeout(SCRAPE, queue.condition()).await {
+            metrics.show(&condition);
+        }
     }
 }
 

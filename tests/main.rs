@@ -7,6 +7,7 @@ mod delivery;
 mod embedded_queue;
 mod init;
 mod layers;
+mod metrics_table;
 mod queue_contract;
 mod redis_queue;
 mod subscribers;

@@ -13,8 +13,9 @@ use super::settings::ChannelPlan;
 use super::slots::{SLOW_AFTER, Slot};
 use super::store_time::StoreTime;
 use crate::channel::contract::{Channel, Dispatch};
-use crate::delivery::{Attempt, ChannelId, DeadCause, DeliveryState, Outcome, Reason, Recipient, Settlement};
+use crate::delivery::{Attempt, ChannelId, DeadCause, Outcome, Reason, Recipient, Settlement};
 use crate::message::InboundMessage;
+use crate::metrics::InFlight;
 use crate::queue::contract::{Lane, Settle, Settled, Work};
 use crate::retry::Progress;
 use crate::template::{Fields, Templates};
@@ -35,6 +36,7 @@ pub(super) struct AttemptParts {
 
 /// Makes one attempt and records what came of it. Keeps `hold` and `slot` until that is recorded.
 pub(super) async fn attempt(parts: &AttemptParts, work: Work, hold: Hold, mut slot: Slot, time: StoreTime) {
+    let mut in_flight = parts.shared.metrics.in_flight(parts.id.as_str());
     let Some((message, recipient)) = read(parts, &work) else {
         let outcome = Outcome::Permanent { reason: Reason::Unreadable, status: None, code: None };
         let settlement =
@@ -59,7 +61,7 @@ pub(super) async fn attempt(parts: &AttemptParts, work: Work, hold: Hold, mut sl
     let dispatch = Dispatch { delivery: work.lease.key().work.clone(), recipient, text, time_left };
 
     let began = Instant::now();
-    let outcome = send(parts, dispatch, &work, &mut slot).await;
+    let outcome = send(parts, dispatch, &work, &mut slot, &mut in_flight).await;
     let took = began.elapsed();
     parts.shared.metrics.attempt(parts.id.as_str(), &outcome, took.as_secs_f64());
     let progress =
@@ -76,7 +78,13 @@ fn read(parts: &AttemptParts, work: &Work) -> Option<(InboundMessage, Recipient)
 }
 
 /// Hands the text to the channel in a task of its own, so that a panic there is one failed attempt.
-async fn send(parts: &AttemptParts, dispatch: Dispatch, work: &Work, slot: &mut Slot) -> Outcome {
+async fn send(
+    parts: &AttemptParts,
+    dispatch: Dispatch,
+    work: &Work,
+    slot: &mut Slot,
+    in_flight: &mut InFlight,
+) -> Outcome {
     let channel = Arc::clone(&parts.channel);
     let mut sending = AbortOnDropHandle::new(tokio::spawn(async move { channel.deliver(dispatch).await }));
     let hanging = tokio::time::sleep(parts.plan.timeout + GRACE);
@@ -96,8 +104,10 @@ async fn send(parts: &AttemptParts, dispatch: Dispatch, work: &Work, slot: &mut 
             }
             () = &mut slow, if !turned => {
                 turned = true;
-                if let Some(destination) = &work.destination {
-                    slot.turn_slow(destination);
+                if let Some(destination) = &work.destination
+                    && slot.turn_slow(destination)
+                {
+                    in_flight.turn_slow();
                 }
             }
             () = &mut hanging => return failed(Reason::Timeout, true),
@@ -110,7 +120,7 @@ async fn finish_unsent(parts: &AttemptParts, work: Work, settlement: Settlement)
     let delivery = work.lease.key().work.clone();
     if let Some(Settled::Dead(cause)) = parts.recorder.settle(Settle { lease: work.lease, settlement }).await
     {
-        parts.shared.note_ended(&parts.lane, cause.state());
+        parts.shared.metrics.died(parts.lane.as_str(), cause);
         tracing::warn!(
             message_id = %delivery.message, %delivery, channel = %parts.lane, subscriber = work.subscriber,
             attempts = work.attempts, cause = cause.as_str(), "delivery ended without being sent"
@@ -134,7 +144,7 @@ async fn conclude(
     let metrics = &parts.shared.metrics;
     let recorded = match settled {
         Some(Settled::Delivered { late }) => {
-            parts.shared.note_ended(&parts.lane, DeliveryState::Delivered);
+            metrics.delivered(parts.id.as_str());
             metrics.delivered_after(parts.id.as_str(), age.as_secs_f64());
             if late {
                 metrics.late_successes.inc();
@@ -142,7 +152,7 @@ async fn conclude(
             "delivered"
         }
         Some(Settled::Dead(cause)) => {
-            parts.shared.note_ended(&parts.lane, cause.state());
+            metrics.died(parts.lane.as_str(), cause);
             cause.as_str()
         }
         Some(Settled::Delayed) => "delayed",

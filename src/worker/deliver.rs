@@ -97,6 +97,7 @@ impl ChannelLane {
     }
 
     async fn handle(&self, claimed: Claimed, slots: Vec<Slot>, asked: Instant) {
+        self.shared.metrics.claimed(self.lane.as_str(), claimed.now);
         self.shared.note_buried(&claimed.buried);
         self.shared.note_recreated(claimed.recreated);
         let (wanted, got) = (slots.len(), claimed.items.len());

@@ -67,6 +67,7 @@ impl Fanout {
             match self.shared.queue.claim(claim).await {
                 Ok(claimed) => {
                     patience.reset();
+                    self.shared.metrics.claimed(self.lane.as_str(), claimed.now);
                     self.shared.note_buried(&claimed.buried);
                     self.shared.note_recreated(claimed.recreated);
                     let idle = claimed.items.len() < MAX_BATCH && claimed.wait != Some(Duration::ZERO);
@@ -188,7 +189,7 @@ impl Fanout {
     async fn fail(&self, settle: Settle) {
         let delivery = settle.lease.key().work.clone();
         if let Some(Settled::Dead(cause)) = self.recorder.settle(settle).await {
-            self.shared.note_ended(&self.lane, cause.state());
+            self.shared.metrics.died(self.lane.as_str(), cause);
             tracing::error!(message_id = %delivery.message, cause = cause.as_str(), "message could not be routed");
         }
     }

@@ -15,9 +15,9 @@ use super::slots::Slots;
 use super::suspects::Suspects;
 use super::upkeep;
 use crate::channel::contract::Channel;
-use crate::delivery::{DeliveryState, DestinationKeyer};
+use crate::delivery::DestinationKeyer;
 use crate::metrics::WorkerMetrics;
-use crate::queue::contract::{Buried, Lane, Owner, Queue};
+use crate::queue::contract::{Buried, Owner, Queue};
 use crate::retry::RetryPolicy;
 use crate::subscribers::Subscribers;
 use crate::template::Templates;
@@ -62,7 +62,7 @@ impl Shared {
     /// Counts and logs work that ended inside the store instead of being handed out.
     pub(super) fn note_buried(&self, buried: &[Buried]) {
         for ended in buried {
-            self.metrics.ended(ended.lane.as_str(), ended.cause.state());
+            self.metrics.died(ended.lane.as_str(), ended.cause);
             tracing::warn!(
                 message_id = %ended.delivery.message, delivery = %ended.delivery, channel = %ended.lane,
                 subscriber = ended.subscriber, attempts = ended.attempts, cause = ended.cause.as_str(),
@@ -77,11 +77,6 @@ impl Shared {
             self.metrics.stream_group_recreated.inc();
             tracing::error!("a structure of the store was gone and was made anew: the store has lost data");
         }
-    }
-
-    /// Counts a delivery that ended dead by our own settlement.
-    pub(super) fn note_ended(&self, lane: &Lane, state: DeliveryState) {
-        self.metrics.ended(lane.as_str(), state);
     }
 }
 
@@ -131,6 +126,7 @@ impl Worker {
             .into_iter()
             .map(|(channel, plan)| {
                 let slots = Slots::new(settings.concurrency);
+                shared.metrics.slots(channel.id().as_str(), settings.concurrency);
                 let (shared, recorder) = (Arc::clone(&shared), recorder.clone());
                 Arc::new(ChannelLane::new(shared, recorder, channel, plan, slots, Arc::clone(&templates)))
             })

@@ -81,17 +81,20 @@ impl Slots {
 }
 
 impl Slot {
-    /// Moves to the slow side, if there is room, and gives the quick slot back.
-    pub(super) fn turn_slow(&mut self, destination: &DestinationKey) {
+    /// Moves to the slow side, if there is room, and gives the quick slot back. Returns whether it did.
+    pub(super) fn turn_slow(&mut self, destination: &DestinationKey) -> bool {
         if self.slow_for.is_some() {
-            return;
+            return false;
         }
-        if let Ok(permit) = Arc::clone(&self.slots.slow).try_acquire_owned() {
-            self.permit = Some(permit);
+        let room = Arc::clone(&self.slots.slow).try_acquire_owned().ok();
+        let moves = room.is_some();
+        if moves {
+            self.permit = room;
         }
         // Counted even when it must keep its quick slot: its destination is slow all the same.
         *self.slots.slow_counts().entry(destination.clone()).or_default() += 1;
         self.slow_for = Some(destination.clone());
+        moves
     }
 }
 
@@ -125,8 +128,8 @@ mod tests {
         assert!(slots.take_free(1).is_empty());
         assert!(slots.busy().is_empty());
 
-        taken[0].turn_slow(&destination("a"));
-        taken[0].turn_slow(&destination("a"));
+        assert!(taken[0].turn_slow(&destination("a")));
+        assert!(!taken[0].turn_slow(&destination("a")));
         assert_eq!(slots.busy(), [destination("a")]);
         assert_eq!(slots.take_free(9).len(), 1);
 
@@ -141,11 +144,11 @@ mod tests {
         let mut slow = Vec::new();
         for _ in 0..SLOW_FACTOR {
             let mut slot = slots.take().await.remove(0);
-            slot.turn_slow(&destination("a"));
+            assert!(slot.turn_slow(&destination("a")));
             slow.push(slot);
         }
         let mut last = slots.take().await.remove(0);
-        last.turn_slow(&destination("b"));
+        assert!(!last.turn_slow(&destination("b")));
         assert!(slots.take_free(1).is_empty(), "no room on the slow side: the quick slot is kept");
         drop(last);
         assert_eq!(slots.take_free(1).len(), 1);

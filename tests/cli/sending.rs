@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use sms_broadcaster::clock::Timestamp;
 use sms_broadcaster::config::Config;
 use sms_broadcaster::message::InboundMessage;
 use sms_broadcaster::metrics::{IngressMetrics, Metrics};
@@ -25,7 +26,8 @@ async fn start_ingress(bench: &Bench) -> DropGuard {
     listen_at(bench, &listener.local_addr().unwrap().to_string());
     let env = |name: &str| (name != "NO").then(|| "f00df00df00df00df00df00df00df00d".to_owned());
     let config = Config::load(&bench.config(), &env).unwrap();
-    let metrics = Arc::new(IngressMetrics::register(&Metrics::new(), &[SOURCE]));
+    let metrics = Metrics::new(Timestamp::from_millis(0));
+    let metrics = Arc::new(IngressMetrics::register(&metrics, &[SOURCE]));
     let router = ingress::router(config.ingress, config.twilio, bench.queue.clone().unwrap(), metrics);
     let stop = CancellationToken::new();
     tokio::spawn(server::serve(listener, router, stop.clone(), Duration::ZERO));

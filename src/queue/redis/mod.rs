@@ -7,11 +7,12 @@
 //!
 //! In reading order: `../scripts/ground.lua` (what is stored), the other scripts, [`scripts`] (how
 //! they are called), [`reply`] (what they answer), [`queue`] and [`admin`] (the port), [`audit`],
-//! [`prepare`]; and the way there: [`address`], [`link`], [`doorbell`], [`fault`].
+//! [`prepare`], [`condition`]; and the way there: [`address`], [`link`], [`doorbell`], [`fault`].
 
 mod address;
 mod admin;
 mod audit;
+mod condition;
 mod doorbell;
 mod fault;
 mod link;

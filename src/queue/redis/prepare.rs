@@ -13,15 +13,15 @@ use crate::queue::contract::QueueError;
 const OLDEST: (u32, u32) = (7, 0);
 
 /// What a server says of itself.
-struct About(HashMap<String, String>);
+pub(super) struct About(HashMap<String, String>);
 
 impl About {
-    fn read(info: &str) -> Self {
+    pub(super) fn read(info: &str) -> Self {
         let pairs = info.lines().filter_map(|line| line.trim_end().split_once(':'));
         Self(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
-    fn says(&self, name: &str) -> &str {
+    pub(super) fn says(&self, name: &str) -> &str {
         self.0.get(name).map_or("", String::as_str)
     }
 
