@@ -544,7 +544,7 @@ pub enum Settlement {
         attempt: Attempt,
     },
     /// The destination asks for quiet: nothing goes to it before `until`, from any worker. Costs no
-    /// attempt.
+    /// attempt. A delivery whose deadline is not later than `until` ends as expired.
     Pause {
         /// Until when, by the store's clock.
         until: Timestamp,

@@ -53,6 +53,9 @@ pub struct Progress {
 impl RetryPolicy {
     /// Decides what becomes of a delivery whose attempt ended with `outcome`.
     ///
+    /// A pause may point to the deadline or past it: the queue then holds the destination and ends the
+    /// delivery as expired.
+    ///
     /// `jitter` is a number in `[0, 1)`, drawn anew for each decision; delays are spread over the upper
     /// half of what they are without it.
     pub fn decide(&self, outcome: &Outcome, progress: &Progress, jitter: f64) -> Settlement {
@@ -65,10 +68,9 @@ impl RetryPolicy {
             Outcome::Permanent { .. } => dead(DeadCause::Permanent, attempt),
             Outcome::Retry { reason: Reason::RateLimited, after, .. } => {
                 let delay = after.unwrap_or_else(|| self.jittered(progress.pauses, jitter)).max(MIN_PAUSE);
-                match self.due(delay, *after, progress, jitter) {
-                    Some(until) => Settlement::Pause { until, attempt },
-                    None => dead(DeadCause::Expired, attempt),
-                }
+                // A pause that outlasts this delivery ends it, and holds its destination all the same.
+                let until = self.due(delay, *after, progress, jitter);
+                Settlement::Pause { until: until.unwrap_or_else(|| progress.now.plus(delay)), attempt }
             }
             Outcome::Retry { after, .. } => {
                 if progress.attempts.saturating_add(1) >= self.max_attempts {
@@ -220,8 +222,18 @@ mod tests {
         assert!(matches!(with(Some(secs(45))), Settlement::Pause { .. }));
         assert_eq!(due(&with(Some(secs(45)))), Some(secs(45)));
         assert_eq!(due(&with(Some(Duration::ZERO))), Some(MIN_PAUSE));
-        assert_eq!(cause(&with(Some(secs(600)))), Some(DeadCause::Expired));
-        assert_eq!(cause(&with(Some(secs(3600)))), Some(DeadCause::Expired));
+    }
+
+    #[test]
+    fn a_429_that_outlasts_the_delivery_still_pauses_its_destination() {
+        let policy = RetryPolicy::default();
+        let with = |after| policy.decide(&retry(Reason::RateLimited, after), &progress(0, secs(600)), 0.0);
+        for after in [600, 3600] {
+            assert!(matches!(with(Some(secs(after))), Settlement::Pause { .. }));
+            assert_eq!(due(&with(Some(secs(after)))), Some(secs(after)));
+        }
+        let late = policy.decide(&retry(Reason::RateLimited, None), &progress(0, MIN_PAUSE), 0.0);
+        assert!(matches!(late, Settlement::Pause { .. }) && due(&late) > Some(MIN_PAUSE), "{late:?}");
     }
 
     #[test]
@@ -310,7 +322,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_is_due_at_the_deadline_or_later_or_before_it_was_asked_for(
+        fn no_attempt_is_due_at_the_deadline_or_later_or_before_it_was_asked_for(
             policy in policies(),
             outcome in retries(),
             attempts in 0_u32..60,
@@ -320,14 +332,14 @@ mod tests {
         ) {
             let progress = Progress { pauses, ..progress(attempts, Duration::from_millis(left)) };
             let settlement = policy.decide(&outcome, &progress, jitter);
+            let paused = matches!(settlement, Settlement::Pause { .. });
             if let Some(due) = due(&settlement) {
-                prop_assert!(due < Duration::from_millis(left));
+                prop_assert!(paused || due < Duration::from_millis(left));
                 let asked = asked(&outcome).unwrap_or_default();
                 prop_assert!(due >= asked);
                 prop_assert!(due <= (policy.cap + asked).max(MIN_PAUSE));
             }
-            let paused = matches!(settlement, Settlement::Pause { .. });
-            prop_assert!(!paused || outcome.reason() == Reason::RateLimited);
+            prop_assert_eq!(paused, outcome.reason() == Reason::RateLimited);
         }
 
         #[test]
@@ -343,6 +355,8 @@ mod tests {
                     Settlement::RetryAt { due, .. } => {
                         state = Progress { attempts: state.attempts + 1, now: due, ..state };
                     }
+                    // The queue ends it.
+                    Settlement::Pause { until, .. } if until >= deadline => break,
                     Settlement::Pause { until, .. } => {
                         prop_assert!(until >= state.now.plus(MIN_PAUSE));
                         state = Progress { pauses: state.pauses + 1, now: until, ..state };

@@ -29,6 +29,11 @@ fn has_all(requests: &[Received], numbers: &BTreeSet<u32>) -> bool {
     })
 }
 
+/// How many requests for a destination the provider accepted.
+fn arrived(requests: &[Received], destination: &str) -> usize {
+    requests.iter().filter(|request| request.destination == destination && request.accepted()).count()
+}
+
 #[tokio::test]
 async fn a_text_reaches_every_recipient_once_and_a_repeat_changes_nothing() {
     let provider = Provider::start();
@@ -68,14 +73,36 @@ async fn one_recipient_that_hangs_or_fails_delays_nobody_else() {
     for number in 0..20 {
         assert_eq!(installation.post(program.ingress, &sid(number), SENDER, &text(number)).await, Some(200));
     }
-    let arrived = |requests: &[Received], destination: &str| {
-        requests.iter().filter(|request| request.destination == destination && request.accepted()).count()
-    };
     provider
         .wait_until("the others have all", |requests| {
             arrived(requests, PHONES[1]) == 20 && arrived(requests, SLACK) == 20
         })
         .await;
+}
+
+#[tokio::test]
+async fn a_429_that_outlasts_its_message_expires_it_and_holds_its_phone_for_every_worker() {
+    let provider = Provider::start();
+    provider.always(PHONES[0], Reply::too_many("1800"));
+    let redis = RedisServer::start();
+    let installation = Installation::redis(&provider, &redis.url(), FAST);
+    let program = installation.start("sms-ingress").await;
+    let ingress = program.ingress;
+    let first = installation.start("sms-worker").await;
+    assert_eq!(installation.post(ingress, &sid(1), SENDER, &text(1)).await, Some(200));
+    let expired = "sms_broadcaster_deliveries_total{channel=\"sms\",state=\"expired\"} 1";
+    installation.wait_for_metric(&first, expired).await;
+
+    // Those that come after wait for it, whichever worker they come to.
+    let _second = installation.start("sms-worker").await;
+    let numbers: BTreeSet<u32> = (2..22).collect();
+    for &number in &numbers {
+        assert_eq!(installation.post(ingress, &sid(number), SENDER, &text(number)).await, Some(200));
+    }
+    let parked = "sms_broadcaster_queue_depth{channel=\"sms\",state=\"delayed\"} 20";
+    installation.wait_for_metric(&first, parked).await;
+    assert_eq!(provider.received(PHONES[0]).len(), 1);
+    provider.wait_until("the other phone has all", |requests| arrived(requests, PHONES[1]) == 21).await;
 }
 
 #[tokio::test]
