@@ -84,6 +84,7 @@ macro_rules! contract_for {
                     q04_many_who_ask_at_once_never_get_the_same_work
                     q04_an_owner_that_leaves_with_work_in_hand_loses_none_of_it
                     q05_success_is_taken_from_anyone_and_failure_only_from_the_owner
+                    q05_who_lost_work_and_took_it_again_has_no_say_by_the_lease_it_lost
                     q05_a_late_success_clears_the_twin_wherever_it_is
                     q05_a_late_success_for_dead_work_is_noted_on_the_letter
                     q05_an_expansion_is_taken_from_whoever_brings_it

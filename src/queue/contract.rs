@@ -18,7 +18,8 @@
 //!   its lease ran out unrenewed, or was released.
 //! * **Q5 success from anyone, failure from the owner** — `Settlement::Delivered` and an expansion are
 //!   taken from whoever brings them while the work is pending, and clear any twin; every other
-//!   settlement only from the current owner, else [`Settled::LostLease`].
+//!   settlement only from the current owner by its current lease, else [`Settled::LostLease`]: who lost
+//!   work and took it again has no say by the lease it lost.
 //! * **Q6 one end** — work ends once. What ended answers [`Settled::Stale`]; only the operator's
 //!   requeue brings dead work back, nothing brings delivered work back.
 //! * **Q7 expansion is one step** — the routing ends and its deliveries appear together, or neither;
@@ -218,7 +219,8 @@ pub struct LeaseKey {
     pub lane: Lane,
     /// The work.
     pub work: DeliveryId,
-    /// The back-end's own name for this hand-out (a stream entry id, a row's lease number).
+    /// The back-end's own name for this hand-out: a later one of the same work, even to the same owner,
+    /// has another.
     pub entry: String,
 }
 

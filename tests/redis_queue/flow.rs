@@ -148,9 +148,9 @@ async fn two_owners_share_a_lane_and_one_takes_over_from_the_other() {
             break;
         }
     }
-    let mut names: Vec<_> = found.iter().map(|work| work.lease.key().clone()).collect();
+    let mut names: Vec<_> = found.iter().map(|work| &work.lease.key().work).collect();
     names.sort();
-    assert_eq!(names, held);
+    assert_eq!(names, held.iter().map(|key| &key.work).collect::<Vec<_>>());
     assert!(found.iter().all(|work| work.handed_out == 2));
     assert_eq!(bench.queue.renew(&first, &held).await.unwrap(), held);
     bench.assert_sound().await;

@@ -128,7 +128,7 @@ local function consider(entry, fields)
       return nil
     end
   end
-  local item = work_item(piece, entry, piece.handed + 1)
+  local item = work_item(piece, entry, 1)
   if piece.destination ~= '' then spend(rate_of(piece.destination), 1) end
   return item
 end

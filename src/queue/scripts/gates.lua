@@ -49,14 +49,15 @@ local function held_until(lane, destination)
   return nil
 end
 
--- What a hand-out carries:
--- {entry, id, index, payload, subscriber, recipient, destination, attempts, pauses, deadline, accepted
+-- What the hand-out of a piece carries, the entry's `number`th:
+-- {name of the hand-out, id, index, payload, subscriber, recipient, destination, attempts, pauses, deadline, accepted
 -- at, hand-outs}
-local function work_item(piece, entry, handed)
+local function work_item(piece, entry, number)
   local fields = redis.call('HMGET', record_of(piece.id), 'ct', 'sub', 'rc' .. piece.index, 'acc')
   redis.call('ZADD', DEADLINES, 'NX', whole(piece.deadline), piece.id)
   return {
-    entry, piece.id, piece.index, fields[1] or '', fields[2] or '', fields[3] or '', piece.destination,
-    piece.attempts, piece.pauses, piece.deadline, tonumber(fields[4] or nil) or now, handed,
+    lease_name(entry, number), piece.id, piece.index, fields[1] or '', fields[2] or '', fields[3] or '', piece.destination,
+    piece.attempts, piece.pauses, piece.deadline, tonumber(fields[4] or nil) or now,
+    piece.handed + number,
   }
 end

@@ -14,6 +14,8 @@
 -- Places: e{entry id} in the lane's stream (leased if the group has it pending, else ready),
 --   d in the zset of work due later, k parked behind its destination; empty once ended.
 -- A place is true at every moment between two scripts, so nothing is ever in two places.
+-- A hand-out is named `{entry id}/{number}`, the server's count of hand-outs of that entry: a later one,
+-- even to the same owner, has another name.
 
 local STAT = KEYS[1]
 local PREFIX = string.sub(STAT, 1, -5)
@@ -156,6 +158,32 @@ local function is_at(piece, entry)
   return piece ~= nil and piece.state == 'P' and piece.place == 'e' .. entry
 end
 
+-- The lease of an entry: {entry, owner, idle ms, hand-outs}, nil if it has none. With `owner`, only if
+-- it is that owner's.
+local function lease_of(lane, entry, owner)
+  local reply
+  if owner then
+    reply = redis.pcall('XPENDING', stream_of(lane), GROUP, entry, entry, 1, owner)
+  else
+    reply = redis.pcall('XPENDING', stream_of(lane), GROUP, entry, entry, 1)
+  end
+  if is_error(reply) then return nil end
+  return reply[1]
+end
+
+-- The name of a hand-out.
+local function lease_name(entry, number)
+  return entry .. '/' .. whole(number)
+end
+
+-- The entry and the number of a hand-out that is still the owner's, nil if it is not.
+local function entry_held_by(owner, lane, name)
+  local entry, number = string.match(name, '^(%d+%-%d+)/(%d+)$')
+  local lease = entry and lease_of(lane, entry, owner)
+  if lease and lease[4] == tonumber(number) then return entry, lease[4] end
+  return nil
+end
+
 -- Makes a lane known, and its group with its first work.
 local function enlist(lane)
   if redis.call('SADD', LANES, lane) == 1 then
@@ -181,19 +209,6 @@ local function with_group(lane, ...)
   redis.call('XGROUP', 'CREATE', stream, GROUP, '0', 'MKSTREAM')
   recreated = 1
   return redis.call(...)
-end
-
--- The lease of an entry: {entry, owner, idle ms, hand-outs}, nil if it has none. With `owner`, only if
--- it is that owner's.
-local function lease_of(lane, entry, owner)
-  local reply
-  if owner then
-    reply = redis.pcall('XPENDING', stream_of(lane), GROUP, entry, entry, 1, owner)
-  else
-    reply = redis.pcall('XPENDING', stream_of(lane), GROUP, entry, entry, 1)
-  end
-  if is_error(reply) then return nil end
-  return reply[1]
 end
 
 -- The id up to which the group has handed out, nil without a group.

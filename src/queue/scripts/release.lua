@@ -3,19 +3,19 @@
 --
 -- KEYS[1], ARGV[1..4]  see ground.lua
 -- ARGV[5]    the owner
--- ARGV[6..]  for each: message id, index, entry
+-- ARGV[6..]  for each: message id, index, name of the hand-out
 -- Result: how many were still the owner's
 -- Repeating it finds none that are.
 
 local owner = ARGV[5]
 
-local function release(id, index, entry)
+local function release(id, index, name)
   local piece = read_piece(id, index)
-  if not is_at(piece, entry) then return 0 end
-  local lease = lease_of(piece.lane, entry, owner)
-  if not lease then return 0 end
+  if not piece then return 0 end
+  local entry, number = entry_held_by(owner, piece.lane, name)
+  if not entry or not is_at(piece, entry) then return 0 end
   -- A group reads an entry once, so it becomes a new one, and what was counted goes with it.
-  piece.handed = math.max(0, piece.handed + lease[4] - 1)
+  piece.handed = piece.handed + number - 1
   leave_place(piece)
   make_ready(piece, true)
   tell_if_overdue(piece)

@@ -3,7 +3,7 @@
 --
 -- KEYS[1], ARGV[1..4]  see ground.lua
 -- ARGV[5]    the owner
--- ARGV[6..]  for each lease: lane, entry
+-- ARGV[6..]  for each lease: lane, name of the hand-out
 -- Result: the places in the list, from 1, of the leases that are not the owner's
 
 local owner = ARGV[5]
@@ -11,8 +11,9 @@ local lost = {}
 local number = 0
 for at = 6, #ARGV, 2 do
   number = number + 1
-  local lane, entry = ARGV[at], ARGV[at + 1]
-  if lease_of(lane, entry, owner) then
+  local lane = ARGV[at]
+  local entry = entry_held_by(owner, lane, ARGV[at + 1])
+  if entry then
     if manual then
       date_leases(lane, owner, { entry })
     else

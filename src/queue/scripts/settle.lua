@@ -3,7 +3,7 @@
 --
 -- KEYS[1], ARGV[1..4]  see ground.lua
 -- ARGV[5]    the owner
--- ARGV[6..]  for each: message id, index, entry, kind, time, cause, attempt, ambiguous
+-- ARGV[6..]  for each: message id, index, name of the hand-out, kind, time, cause, attempt, ambiguous
 --   kind: 'S' delivered, 'R' again at `time` (ms), 'P' its destination is paused until `time`,
 --     'D' dead of `cause`
 --   attempt: the failed attempt as a line of JSON, '' for none; ambiguous: '1' if it may have been sent
@@ -54,7 +54,7 @@ local function pause(piece, until_ms)
   return 'delayed'
 end
 
-local function settle(id, index, entry, kind, time, cause, attempt, ambiguous)
+local function settle(id, index, name, kind, time, cause, attempt, ambiguous)
   local piece, is_unreadable = read_piece(id, index)
   -- Its record was damaged while it was in hand; the entry is the next sweep's.
   if is_unreadable then return 'lost' end
@@ -65,7 +65,8 @@ local function settle(id, index, entry, kind, time, cause, attempt, ambiguous)
     write_piece(piece)
     return 'stale_success'
   end
-  local is_owner = is_at(piece, entry) and lease_of(piece.lane, entry, owner) ~= nil
+  local entry = entry_held_by(owner, piece.lane, name)
+  local is_owner = entry ~= nil and is_at(piece, entry)
   if kind == 'S' then
     leave_place(piece)
     end_piece(piece, 'S', nil)

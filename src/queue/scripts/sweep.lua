@@ -26,7 +26,8 @@ local function consider(entry, fields)
     piece.maybe = '1'
     write_piece(piece)
   end
-  local handed = piece.handed + lease_of(lane, entry)[4]
+  local number = lease_of(lane, entry)[4]
+  local handed = piece.handed + number
   local cause = handed > MAX_HAND_OUTS and 'poison' or piece.deadline <= now and 'expired' or nil
   if cause then
     drop_entry(lane, entry)
@@ -41,7 +42,7 @@ local function consider(entry, fields)
     park(piece, held)
     return nil
   end
-  return work_item(piece, entry, handed)
+  return work_item(piece, entry, number)
 end
 
 check_lane(lane)

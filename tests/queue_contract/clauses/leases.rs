@@ -154,6 +154,27 @@ pub(crate) async fn q05_success_is_taken_from_anyone_and_failure_only_from_the_o
     bench.deliver(&winner, vec![second]).await;
 }
 
+pub(crate) async fn q05_who_lost_work_and_took_it_again_has_no_say_by_the_lease_it_lost<S: Store>(
+    bench: &mut Bench<S>,
+) {
+    let worker = owner("worker");
+    let (lost, won) = taken_over(bench, &id(1), &worker, &worker).await;
+    assert_ne!(lost, key(&won), "another hand-out has another name");
+    assert_eq!(bench.renew(&worker, &[lost.clone(), key(&won)]).await, std::slice::from_ref(&lost));
+    bench.release(&worker, vec![again(&lost)]).await;
+    assert_eq!(bench.places(&lane()).await, (0, 1, 0));
+    for settlement in [bench.retry_in(SECOND), bench.pause_for(MINUTE), bench.dead(DeadCause::Permanent)] {
+        let answer = bench.settle(&worker, again(&lost), settlement.clone()).await;
+        assert_eq!(answer, Settled::LostLease, "{settlement:?}");
+    }
+    assert_eq!(bench.settle(&worker, won.lease, bench.retry_in(SECOND)).await, Settled::Delayed);
+
+    // A success is one by whatever lease.
+    let (lost, won) = taken_over(bench, &id(2), &worker, &worker).await;
+    assert_eq!(bench.settle(&worker, again(&lost), Settlement::Delivered).await, LATE);
+    assert_eq!(bench.settle(&worker, won.lease, bench.retry_in(SECOND)).await, STALE);
+}
+
 pub(crate) async fn q05_a_late_success_clears_the_twin_wherever_it_is<S: Store>(bench: &mut Bench<S>) {
     let (loser, winner, third) = (owner("loser"), owner("winner"), owner("third"));
     for (number, place) in ["delayed", "parked", "ready", "leased", "lapsed", "woken"].into_iter().enumerate()
