@@ -1,6 +1,8 @@
 //! The conformance suite of the queue: one test per clause of `queue::contract`, named after it, and a
 //! random walk against a small model, stamped for every back-end.
 //!
+//! What the clauses leave open is compared between the back-ends, by walks on both side by side.
+//!
 //! A back-end is put through it by an implementation of [`harness::Store`] and a line at the end of
 //! this file. After every test nothing may have leaked and every sum must be right.
 //!
@@ -90,6 +92,7 @@ macro_rules! contract_for {
                     q05_an_expansion_is_taken_from_whoever_brings_it
                     q06_work_ends_once
                     q15_released_work_is_ready_at_once_as_if_it_had_not_been_handed_out
+                    q15_released_work_goes_before_what_was_parked_behind_it
                     q15_released_work_waits_for_its_paused_destination
                 }
                 time {
@@ -155,4 +158,9 @@ macro_rules! contract_for {
 contract_for! {
     embedded: crate::queue_contract::on_embedded::Embedded;
     redis: crate::queue_contract::on_redis::OnRedis;
+}
+
+#[test]
+fn both_back_ends_tell_the_same() {
+    machine::walk_side_by_side::<on_embedded::Embedded, on_redis::OnRedis>();
 }

@@ -11,7 +11,7 @@ use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 use sms_broadcaster::clock::Clock;
 use sms_broadcaster::delivery::{Attempt, ChannelId, DeadCause, DestinationKey, Settlement};
 use sms_broadcaster::queue::contract::{
-    Claim, Cursor, DeadFilter, Expansion, Lane, LaneLimits, Lease, LeaseKey, MAX_BATCH, NewDelivery,
+    Claim, Claimed, Cursor, DeadFilter, Expansion, Lane, LaneLimits, Lease, LeaseKey, MAX_BATCH, NewDelivery,
     NewMessage, Owner, Queue, QueueAdmin, QueueSettings, Settle,
 };
 
@@ -41,31 +41,88 @@ fn asked<T: FromStr>(name: &str, default: T) -> T {
 
 /// Walks at random, again and again, and shortens the first walk that goes wrong.
 pub(crate) fn walk<S: Store>() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let store = RefCell::new(runtime.block_on(S::new(&settings(), &Clock::manual(START))));
+    walk_with(S::NAME, CASES, |steps| {
+        let mut store = store.borrow_mut();
+        runtime.block_on(async {
+            let clock = Clock::manual(START);
+            store.clear(&settings(), &clock).await;
+            Walk::new(&mut *store, clock).take(steps).await
+        })
+    });
+}
+
+/// Walks on two back-ends at a time, which have to tell the same at every step. The order of work that
+/// became ready in one step, and of work that was given back, is each one's own: whoever claims here
+/// takes all there is.
+pub(crate) fn walk_side_by_side<A: Store, B: Store>() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let left = RefCell::new(runtime.block_on(A::new(&settings(), &Clock::manual(START))));
+    let right = RefCell::new(runtime.block_on(B::new(&settings(), &Clock::manual(START))));
+    walk_with("side by side", CASES / 3, |steps| {
+        let (mut left, mut right) = (left.borrow_mut(), right.borrow_mut());
+        runtime.block_on(async {
+            let clocks = [Clock::manual(START), Clock::manual(START)];
+            left.clear(&settings(), &clocks[0]).await;
+            right.clear(&settings(), &clocks[1]).await;
+            let [one, other] = clocks;
+            let (mut one, mut other) = (Walk::new(&mut *left, one), Walk::new(&mut *right, other));
+            for (number, step) in steps.iter().filter_map(comparable).enumerate() {
+                let told = (one.tell(&step).await?, other.tell(&step).await?);
+                let (by_one, by_other) = (told.0.join("\n  "), told.1.join("\n  "));
+                ensure!(
+                    told.0 == told.1,
+                    "step {number}, {step:?}:\n{} says\n  {by_one}\n{} says\n  {by_other}",
+                    A::NAME,
+                    B::NAME
+                );
+            }
+            Ok(())
+        })
+    });
+}
+
+/// A step as two back-ends can be compared by it: what a restart does to work in hand, and which work a
+/// lane's own rate lets through first, is each one's own.
+fn comparable(step: &Step) -> Option<Step> {
+    match step {
+        Step::Reopen { .. } => None,
+        Step::Claim { owner, lane, limits, busy, .. } => {
+            let limits = LaneLimits { lane: None, ..*limits };
+            Some(Step::Claim { owner: *owner, lane: *lane, max: MAX_BATCH, limits, busy: *busy })
+        }
+        step => Some(step.clone()),
+    }
+}
+
+fn walk_with(name: &str, cases: u32, walk: impl Fn(&[Step]) -> Result<()>) {
     let seed = asked("QUEUE_CONTRACT_SEED", SEED);
     let steps = asked("QUEUE_CONTRACT_STEPS", STEPS);
     let config = Config {
-        cases: asked("QUEUE_CONTRACT_CASES", CASES),
+        cases: asked("QUEUE_CONTRACT_CASES", cases),
         rng_seed: RngSeed::Fixed(seed),
         failure_persistence: None,
         max_shrink_iters: 2_000,
         ..Config::default()
     };
-    println!("{}: {} walks of up to {steps} steps, QUEUE_CONTRACT_SEED={seed}", S::NAME, config.cases);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let clock = Clock::manual(START);
-    let store = RefCell::new(runtime.block_on(S::new(&settings(), &clock)));
+    println!("{name}: {} walks of up to {steps} steps, QUEUE_CONTRACT_SEED={seed}", config.cases);
     let result = TestRunner::new(config).run(&proptest::collection::vec(step(), 1..=steps), |steps| {
-        let mut store = store.borrow_mut();
-        let walked = runtime.block_on(async {
-            let clock = Clock::manual(START);
-            store.clear(&settings(), &clock).await;
-            Walk::new(&mut *store, clock).take(&steps).await
-        });
-        walked.map_err(|error| TestCaseError::fail(format!("{error:#}")))
+        walk(&steps).map_err(|error| TestCaseError::fail(format!("{error:#}")))
     });
     if let Err(error) = result {
-        panic!("{}, QUEUE_CONTRACT_SEED={seed}: {error}", S::NAME);
+        panic!("{name}, QUEUE_CONTRACT_SEED={seed}: {error}");
     }
+}
+
+/// What a claim answered, but for the order.
+fn in_any_order(claimed: &Claimed) -> String {
+    let mut items: Vec<_> =
+        claimed.items.iter().map(|work| format!("{} ({})", work.lease.key().work, work.handed_out)).collect();
+    let mut buried: Vec<_> = claimed.buried.iter().map(|ended| ended.delivery.to_string()).collect();
+    items.sort();
+    buried.sort();
+    format!("items {items:?}, buried {buried:?}, wait {:?}", claimed.wait)
 }
 
 /// A lease and whose it was.
@@ -82,6 +139,8 @@ struct Walk<'a, S: Store> {
     /// Leases of the past.
     past: Vec<Held>,
     texts: usize,
+    /// What the store told in the last step that the model leaves open, order apart.
+    told: Vec<String>,
 }
 
 impl<'a, S: Store> Walk<'a, S> {
@@ -89,7 +148,17 @@ impl<'a, S: Store> Walk<'a, S> {
         let settings = settings();
         let model = Model::new(&settings, clock.now());
         let owners = (0..OWNERS).map(|_| Owner::new("walker")).collect();
-        Self { store, clock, settings, model, owners, held: Vec::new(), past: Vec::new(), texts: 0 }
+        Self {
+            store,
+            clock,
+            settings,
+            model,
+            owners,
+            held: Vec::new(),
+            past: Vec::new(),
+            texts: 0,
+            told: Vec::new(),
+        }
     }
 
     async fn take(mut self, steps: &[Step]) -> Result<()> {
@@ -98,6 +167,24 @@ impl<'a, S: Store> Walk<'a, S> {
             self.look().await.with_context(|| format!("after step {number}, {step:?}"))?;
         }
         self.come_to_rest().await.context("at the end")
+    }
+
+    /// Takes a step; what was told, and what can be seen after it.
+    async fn tell(&mut self, step: &Step) -> Result<Vec<String>> {
+        self.told.clear();
+        self.step(step).await?;
+        // The next step picks by number.
+        self.held.sort_by(|(_, one), (_, other)| one.work.cmp(&other.work));
+        self.past.sort_by(|(_, one), (_, other)| one.work.cmp(&other.work));
+        let lanes = self.store.queue().stats().await?.lanes;
+        self.told.extend(lanes.iter().map(|lane| {
+            let (name, paused) = (&lane.lane, lane.paused);
+            format!(
+                "{name}: {} ready, {} leased, {} delayed, {paused} paused",
+                lane.ready, lane.leased, lane.delayed
+            )
+        }));
+        Ok(std::mem::take(&mut self.told))
     }
 
     async fn step(&mut self, step: &Step) -> Result<()> {
@@ -183,6 +270,7 @@ impl<'a, S: Store> Walk<'a, S> {
         let owner = self.owners[owner].clone();
         let claim = Claim { owner: &owner, lane, max, limits, busy };
         let claimed = self.store.queue().claim(claim.clone()).await?;
+        self.told.push(in_any_order(&claimed));
         self.model.claimed(&claim, &claimed)?;
         let is_more = !claimed.items.is_empty() || claimed.wait == Some(Duration::ZERO);
         self.held.extend(claimed.items.into_iter().map(|work| (owner.clone(), work.lease.key().clone())));

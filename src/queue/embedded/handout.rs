@@ -57,8 +57,8 @@ pub(super) fn claim(step: &mut Step<'_>, asked: &Asked) -> rusqlite::Result<Clai
     let lane = asked.lane.as_str();
     let mark = step.bells.mark(lane);
     let mut gates = Gates::new(lane);
-    wake(step, asked, &mut gates)?;
     promote(step, lane)?;
+    wake(step, asked, &mut gates)?;
 
     let now = step.now;
     let room = gates.of(step, OF_THE_LANE)?.room(asked.limits.lane, now, asked.max);

@@ -113,7 +113,8 @@ pub(super) struct Piece {
     pub(super) deadline: Timestamp,
     /// Its turn among the ready work of its lane, and since when it has it.
     pub(super) turn: Option<(i64, Timestamp)>,
-    /// Whether it was woken from the park, so that the rest of the park does not send it back.
+    /// Whether it was woken from the park, or given back, so that the rest of the park does not send it
+    /// there.
     pub(super) woken: bool,
     pub(super) due: Option<Timestamp>,
     pub(super) holder: Option<Holder>,
@@ -228,12 +229,14 @@ impl Piece {
         self.handed_out = self.handed_out.saturating_add(1);
     }
 
-    /// Back to where it was before it was handed out, as if it had not been.
+    /// Back to where it was before it was handed out, as if it had not been: what was parked since does
+    /// not go before it.
     pub(super) fn give_back(&mut self) {
         let turn = self.turn;
         self.leave();
         self.place = Place::Ready;
         self.turn = turn;
+        self.woken = true;
         self.handed_out = self.handed_out.saturating_sub(1);
     }
 

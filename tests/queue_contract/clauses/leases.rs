@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use sms_broadcaster::delivery::{DeadCause, DeliveryState, Settlement};
 use sms_broadcaster::message::MessageId;
-use sms_broadcaster::queue::contract::{Cursor, Lane, LeaseKey, Owner, Queue, Settled, Work};
+use sms_broadcaster::queue::contract::{
+    Claim, Cursor, Lane, LaneLimits, LeaseKey, Owner, Queue, Settled, Work,
+};
 
 use crate::queue_contract::bench::{
-    Bench, HOUR, LEASE, MINUTE, SECOND, again, delivery_id, failed, id, key, lane, owner, sms,
+    Bench, HOUR, LEASE, MINUTE, SECOND, again, delivery_id, every, failed, id, ids_of, key, lane, owner, sms,
 };
 use crate::queue_contract::harness::Store;
 
@@ -318,6 +320,18 @@ pub(crate) async fn q15_released_work_is_ready_at_once_as_if_it_had_not_been_han
     assert_eq!(claimed.buried.len() + expired.len(), 1);
     assert_eq!(bench.states(&id(1)).await, [(DeliveryState::Expired, 0)]);
     bench.assert_at_rest().await;
+}
+
+pub(crate) async fn q15_released_work_goes_before_what_was_parked_behind_it<S: Store>(bench: &mut Bench<S>) {
+    let worker = owner("worker");
+    bench.send(&id(1), &[sms(1)]).await;
+    bench.send(&id(2), &[sms(1)]).await;
+    let limits = LaneLimits { lane: None, destination: every(MINUTE, 1) };
+    let claim = Claim { owner: &worker, lane: &lane(), max: 10, limits, busy: &[] };
+    let first = bench.claim(claim.clone()).await.items.pop().expect("one may go");
+    assert_eq!(bench.places(&lane()).await, (0, 1, 1));
+    bench.release(&worker, vec![first.lease]).await;
+    assert_eq!(ids_of(&bench.ask(&worker, &lane(), 10).await.items), [delivery_id(&id(1), 1)]);
 }
 
 pub(crate) async fn q15_released_work_waits_for_its_paused_destination<S: Store>(bench: &mut Bench<S>) {
