@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -106,6 +107,9 @@ pub fn end_on_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
 /// A running service.
 pub struct Service {
     tasks: tokio::task::JoinSet<()>,
+    /// Answers until everything else has ended: a drain can be watched.
+    ops: AbortOnDropHandle<()>,
+    stop_ops: CancellationToken,
     fatal: watch::Receiver<Option<String>>,
 }
 
@@ -175,11 +179,14 @@ impl Service {
             kind: store.kind,
             metrics,
             worker: worker_metrics,
-            draining: shutdown.clone(),
+            draining: shutdown,
         };
         let listener = bind(config.ops_listen, "ops.listen").await?;
-        tasks.spawn(server::serve(listener, ops::router(Arc::new(probe)), shutdown, Duration::from_secs(1)));
-        Ok(Self { tasks, fatal })
+        let stop_ops = CancellationToken::new();
+        let router = ops::router(Arc::new(probe));
+        let serving = server::serve(listener, router, stop_ops.clone(), Duration::from_secs(1));
+        let ops = AbortOnDropHandle::new(tokio::spawn(serving));
+        Ok(Self { tasks, ops, stop_ops, fatal })
     }
 
     /// Waits for its end.
@@ -188,6 +195,8 @@ impl Service {
         while let Some(ended) = self.tasks.join_next().await {
             failed |= ended.is_err();
         }
+        self.stop_ops.cancel();
+        failed |= self.ops.await.is_err();
         let fatal = self.fatal.borrow().clone();
         match fatal {
             Some(why) => Err(anyhow::anyhow!(why)),

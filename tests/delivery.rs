@@ -120,49 +120,113 @@ async fn a_permanent_refusal_is_tried_once() {
 }
 
 #[tokio::test]
-async fn nothing_that_was_answered_200_is_lost_when_the_service_is_killed_again_and_again() {
+async fn the_answer_does_not_wait_for_any_provider() {
     let provider = Provider::start();
-    let installation = Installation::embedded(&provider, FAST);
-    let mut answered = BTreeSet::new();
-    for round in 0..4_u32 {
-        let mut program = installation.start("sms-broadcaster").await;
-        for number in round * 50..(round + 1) * 50 {
-            if installation.post(program.ingress, &sid(number), SENDER, &text(number)).await == Some(200) {
-                answered.insert(number);
-            }
-        }
-        program.kill();
+    for recipient in [PHONES[0], PHONES[1], SLACK] {
+        provider.always(recipient, Reply::hang());
     }
+    // Longer than this test is given: no attempt ends before the last answer.
+    let endless = "[worker]\nlease = \"10m\"\nconcurrency = 2\n\n[channel.sms]\ntimeout = \"5m\"\n\n\
+        [channel.slack]\ntimeout = \"5m\"\n";
+    let installation = Installation::embedded(&provider, endless);
     let program = installation.start("sms-broadcaster").await;
-    provider.wait_until("every answered message arrived", |requests| has_all(requests, &answered)).await;
-    assert_eq!(answered.len(), 200);
-    installation.wait_for_metric(&program, "sms_broadcaster_conservation_error 0").await;
+    assert_eq!(installation.post(program.ingress, &sid(0), SENDER, &text(0)).await, Some(200));
+    provider.wait_until("all three providers hang", |requests| requests.len() >= 3).await;
+    for number in 1..100 {
+        assert_eq!(installation.post(program.ingress, &sid(number), SENDER, &text(number)).await, Some(200));
+    }
+    assert!(provider.requests().iter().all(|request| request.status.is_none()));
+    let ended = "sms_broadcaster_delivery_attempts_total";
+    let (_, metrics) = installation.ops(&program, "metrics").await.expect("it answers");
+    assert!(
+        metrics.lines().filter(|line| line.starts_with(ended)).all(|line| line.ends_with(" 0")),
+        "an attempt ended before the answers: {metrics}"
+    );
 }
 
 #[tokio::test]
-async fn on_redis_nothing_is_lost_while_workers_are_killed() {
+async fn a_429_pauses_its_destination_for_every_worker_and_costs_no_attempt() {
     let provider = Provider::start();
+    provider.script(PHONES[0], [Reply::too_many("3")]);
     let redis = RedisServer::start();
     let installation = Installation::redis(&provider, &redis.url(), FAST);
-    let ingresses = [installation.start("sms-ingress").await, installation.start("sms-ingress").await];
-    let mut workers = vec![installation.start("sms-worker").await, installation.start("sms-worker").await];
-    let numbers: BTreeSet<u32> = (0..300).collect();
+    let ingress = installation.start("sms-ingress").await;
+    let workers = [installation.start("sms-worker").await, installation.start("sms-worker").await];
+    assert_eq!(installation.post(ingress.ingress, &sid(0), SENDER, &text(0)).await, Some(200));
+    let paused = "sms_broadcaster_channel_paused{channel=\"sms\"} 1";
+    for worker in &workers {
+        installation.wait_for_metric(worker, paused).await;
+    }
+    let numbers: BTreeSet<u32> = (0..20).collect();
     for &number in &numbers {
-        let ingress = ingresses[number as usize % 2].ingress;
-        assert_eq!(installation.post(ingress, &sid(number), SENDER, &text(number)).await, Some(200));
-        if number % 100 == 99 {
-            workers.remove(0).kill();
-            workers.push(installation.start("sms-worker").await);
-        }
+        assert_eq!(installation.post(ingress.ingress, &sid(number), SENDER, &text(number)).await, Some(200));
     }
     provider.wait_until("everybody has everything", |requests| has_all(requests, &numbers)).await;
-    let worker = workers.last_mut().expect("a worker");
-    for channel in ["in", "sms", "slack"] {
-        let line = format!("sms_broadcaster_queue_depth{{channel=\"{channel}\",state=\"leased\"}} 0");
-        installation.wait_for_metric(worker, &line).await;
+    let phone = provider.received(PHONES[0]);
+    let pause = phone[1].at - phone[0].at;
+    assert!(pause >= Duration::from_secs(3), "sent again after {pause:?}");
+    // The others had theirs before it was over.
+    let others_last = [PHONES[1], SLACK].map(|other| provider.received(other)[0].at);
+    assert!(others_last.iter().all(|at| *at < phone[1].at));
+    for number in numbers {
+        let status = installation.wait_until_done(&sid(number)).await;
+        for delivery in status["deliveries"].as_array().expect("a list") {
+            assert_eq!(delivery["attempts"], 1, "{status}");
+        }
     }
-    installation.wait_for_metric(worker, "sms_broadcaster_conservation_error 0").await;
-    assert_eq!(worker.stop(), Some(0));
+}
+
+#[tokio::test]
+async fn a_retry_after_beyond_the_deadline_expires_that_delivery_alone() {
+    let provider = Provider::start();
+    provider.always(PHONES[0], Reply::too_many("3600"));
+    provider.always(SLACK, Reply::status(503).header("Retry-After", "1"));
+    let short = format!("[message]\ndeadline = \"4s\"\n\n{FAST}");
+    let installation = Installation::embedded(&provider, &short);
+    let program = installation.start("sms-broadcaster").await;
+    let posted = Instant::now();
+    assert_eq!(installation.post(program.ingress, &sid(1), SENDER, &text(1)).await, Some(200));
+    let answered = Instant::now();
+    installation.wait_for_metric(&program, "sms_broadcaster_dead_letters{cause=\"expired\"} 2").await;
+    let letters = installation.smsctl_json(&["dead", "list", "--json"]);
+    for letter in letters.as_array().expect("a list") {
+        assert_eq!(letter["cause"], "expired", "{letters}");
+        assert_eq!(letter["maybe_sent"], false, "{letters}");
+    }
+    // The phone was asked once and never again; Slack as often as it asked for, and not after the end.
+    assert_eq!(provider.received(PHONES[0]).len(), 1);
+    assert_eq!(provider.received(PHONES[1]).iter().filter(|request| request.accepted()).count(), 1);
+    let slack = provider.received(SLACK);
+    assert!((2..=4).contains(&slack.len()), "{} attempts", slack.len());
+    for (earlier, later) in slack.iter().zip(&slack[1..]) {
+        assert!(later.at - earlier.at >= Duration::from_secs(1), "sooner than it asked for");
+    }
+    let last = slack.last().expect("there are some").at.into_std();
+    // One second for a request to get from the worker to the provider on a busy machine.
+    assert!(last <= answered + Duration::from_secs(4 + 1), "sent {:?} after it was posted", last - posted);
+    let stats = installation.smsctl_json(&["stats", "--json"]);
+    assert_eq!(stats["deliveries"]["expired"], 2, "{stats}");
+    assert_eq!(stats["deliveries"]["delivered"], 1, "{stats}");
+    assert_eq!(stats["deliveries"]["dead"], 0, "{stats}");
+}
+
+#[tokio::test]
+async fn a_recipient_that_hangs_is_tried_again_until_the_deadline_and_may_have_been_sent() {
+    let provider = Provider::start();
+    provider.always(PHONES[0], Reply::hang());
+    let short = format!("[message]\ndeadline = \"4s\"\n\n{FAST}");
+    let installation = Installation::embedded(&provider, &short);
+    let program = installation.start("sms-broadcaster").await;
+    assert_eq!(installation.post(program.ingress, &sid(1), SENDER, &text(1)).await, Some(200));
+    installation.wait_for_metric(&program, "sms_broadcaster_dead_letters{cause=\"expired\"} 1").await;
+    let tries = provider.received(PHONES[0]).len();
+    assert!((2..=5).contains(&tries), "{tries} attempts of one second in four");
+    let letters = installation.smsctl_json(&["dead", "list", "--json"]);
+    assert_eq!(letters[0]["maybe_sent"], true, "{letters}");
+    assert_eq!(letters[0]["attempts"], tries, "{letters}");
+    for other in [PHONES[1], SLACK] {
+        assert_eq!(provider.received(other).len(), 1, "{other}");
+    }
 }
 
 #[tokio::test]

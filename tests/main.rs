@@ -3,6 +3,7 @@
 mod channels;
 mod cli;
 mod config;
+mod crash;
 mod delivery;
 mod embedded_queue;
 mod init;
@@ -10,5 +11,6 @@ mod layers;
 mod metrics_table;
 mod queue_contract;
 mod redis_queue;
+mod services;
 mod subscribers;
 mod support;

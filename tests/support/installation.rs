@@ -1,35 +1,62 @@
 //! An installation of the product: a folder with its files, and real programs running on it.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::Client;
 use secrecy::SecretString;
+use serde_json::Value;
+use sms_broadcaster::clock::Clock;
+use sms_broadcaster::config::Config;
+use sms_broadcaster::setup::Store;
 use sms_broadcaster::source::twilio::sign;
 use tempfile::TempDir;
 
 use super::provider::{ACCOUNT_SID, AUTH_TOKEN, Provider};
+use super::redis_server::free_port;
 
 /// Two phones and a Slack channel that get everything.
 pub(crate) const PHONES: [&str; 2] = ["+12025550147", "+12025550169"];
 /// The name of the Slack webhook.
 pub(crate) const SLACK: &str = "mfa";
 
+/// The longest a program may take to become ready, or a condition to come true.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two looks at something that is to change.
+pub(crate) const LOOK: Duration = Duration::from_millis(20);
+
 /// A folder with a configuration and subscribers.
 pub(crate) struct Installation {
     folder: TempDir,
-    client: Client,
+    poster: Poster,
     queue: String,
     more: String,
     provider: String,
 }
 
+/// Posts signed webhooks as Twilio does. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Poster {
+    client: Client,
+}
+
+/// A program about to be started.
+pub(crate) struct Launch<'a> {
+    installation: &'a Installation,
+    program: &'a str,
+    queue: String,
+    ports: [u16; 2],
+}
+
 /// One running program; dropping it kills the process.
 pub(crate) struct Program {
     child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
     /// Where its ingress listens, if it has one.
     pub(crate) ingress: u16,
     /// Where it serves `/metrics` and the like.
@@ -39,68 +66,153 @@ pub(crate) struct Program {
 impl Installation {
     /// One on the embedded queue. `more` is appended to the configuration.
     pub(crate) fn embedded(provider: &Provider, more: &str) -> Self {
-        Self::new(provider, "backend = \"embedded\"\npath = \"queue.db\"", more)
+        Self::with_queue(provider, "backend = \"embedded\"\npath = \"queue.db\"", more)
     }
 
     /// One on a Redis server.
     pub(crate) fn redis(provider: &Provider, url: &str, more: &str) -> Self {
-        Self::new(provider, &format!("backend = \"redis\"\nurl = \"{url}\""), more)
+        Self::with_queue(provider, &on_redis(url), more)
     }
 
-    fn new(provider: &Provider, queue: &str, more: &str) -> Self {
+    /// One with these lines as its `[queue]`.
+    pub(crate) fn with_queue(provider: &Provider, queue: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let target = format!("sms = {PHONES:?}\nslack = [\"{}\"]\n", provider.slack_url(SLACK));
-        let subscribers = format!(
-            "[[subscriber]]\nname = \"Example\"\nfrom = [\"+12223334444\"]\n{target}\n[fallback]\nname = \"Unknown\"\n{target}"
-        );
-        fs::write(folder.path().join("subscribers.toml"), subscribers).expect("the folder is ours");
         // Whoever comes second finds it installed, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().no_proxy().build().expect("a client");
-        Self { folder, client, queue: queue.to_owned(), more: more.to_owned(), provider: provider.api_base() }
+        let installation = Self {
+            folder,
+            poster: Poster { client },
+            queue: queue.to_owned(),
+            more: more.to_owned(),
+            provider: provider.api_base(),
+        };
+        let target = format!("sms = {PHONES:?}\nslack = [\"{}\"]\n", provider.slack_url(SLACK));
+        installation.write_subscribers(&format!(
+            "[[subscriber]]\nname = \"Example\"\nfrom = [\"+12223334444\"]\n{target}\n[fallback]\nname = \"Unknown\"\n{target}"
+        ));
+        installation.write_config("operator.toml", [0, 0], &installation.queue, &installation.more);
+        installation
+    }
+
+    /// The folder.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Replaces the subscribers file.
+    pub(crate) fn write_subscribers(&self, text: &str) {
+        fs::write(self.folder().join("subscribers.toml"), text).expect("the folder is ours");
+    }
+
+    fn write_config(&self, name: &str, [ingress, ops]: [u16; 2], queue: &str, more: &str) -> PathBuf {
+        let file = self.folder().join(name);
+        let config = format!(
+            "[ingress]\nlisten = \"127.0.0.1:{ingress}\"\npublic_url = \"https://mfa.example.com\"\nrate_per_ip = \"off\"\n\n\
+             [ops]\nlisten = \"127.0.0.1:{ops}\"\n\n[twilio]\naccount_sid = \"{ACCOUNT_SID}\"\n\
+             auth_tokens = [\"{AUTH_TOKEN}\"]\nfrom = \"+15005550006\"\napi_base = \"{}\"\n\n[queue]\n{queue}\n\n{more}\n",
+            self.provider
+        );
+        fs::write(&file, config).expect("the folder is ours");
+        file
     }
 
     /// Starts a program and waits until it is ready.
     pub(crate) async fn start(&self, program: &str) -> Program {
-        let (ingress, ops) = (free_port(), free_port());
-        let file = self.folder.path().join(format!("{program}-{ops}.toml"));
-        let config = format!(
-            "[ingress]\nlisten = \"127.0.0.1:{ingress}\"\npublic_url = \"https://mfa.example.com\"\nrate_per_ip = \"off\"\n\n\
-             [ops]\nlisten = \"127.0.0.1:{ops}\"\n\n[twilio]\naccount_sid = \"{ACCOUNT_SID}\"\n\
-             auth_tokens = [\"{AUTH_TOKEN}\"]\nfrom = \"+15005550006\"\napi_base = \"{}\"\n\n[queue]\n{}\n\n{}\n",
-            self.provider, self.queue, self.more
-        );
-        fs::write(&file, config).expect("the folder is ours");
-        let mut child = Command::new(path_of(program))
-            .arg("--config")
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let errors = child.stderr.take().expect("its standard error");
-        // Read to the end so that the program never waits for us; shown when the test fails.
-        std::thread::spawn(move || {
-            BufReader::new(errors).lines().map_while(Result::ok).for_each(|line| println!("{line}"))
+        self.program(program).start().await
+    }
+
+    /// A program to be started in a way of its own.
+    pub(crate) fn program<'a>(&'a self, program: &'a str) -> Launch<'a> {
+        let queue = self.queue.clone();
+        let ports = [free_port(), free_port()];
+        Launch { installation: self, program, queue, ports }
+    }
+
+    /// Who posts to it.
+    pub(crate) fn poster(&self) -> &Poster {
+        &self.poster
+    }
+
+    /// The operator's way into the store.
+    pub(crate) fn store(&self) -> Store {
+        let config = Config::load(&self.folder().join("operator.toml"), &|_| None).unwrap_or_else(|faults| {
+            panic!("{}", faults.iter().map(ToString::to_string).collect::<String>())
         });
-        let program = Program { child, ingress, ops };
-        let end = Instant::now() + Duration::from_secs(30);
-        while self.ops(&program, "readyz").await.is_none_or(|(status, _)| status != 200) {
-            assert!(Instant::now() < end, "not ready in 30 s");
-            tokio::task::yield_now().await;
+        Store::open(&config, Clock::system()).expect("the store opens")
+    }
+
+    /// Runs `smsctl`.
+    pub(crate) fn smsctl(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_smsctl"));
+        command.arg("--config").arg(self.folder().join("operator.toml")).args(arguments);
+        command.stdin(Stdio::null()).output().expect("smsctl starts")
+    }
+
+    /// Runs `smsctl` for an answer in JSON.
+    pub(crate) fn smsctl_json(&self, arguments: &[&str]) -> Value {
+        let output = self.smsctl(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "smsctl {arguments:?}: {errors}");
+        serde_json::from_slice(&output.stdout).expect("one JSON value")
+    }
+
+    /// Waits until every delivery of a message has ended; what `smsctl status --json` says then.
+    pub(crate) async fn wait_until_done(&self, sid: &str) -> Value {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let status = self.smsctl_json(&["status", sid, "--json"]);
+            if status["state"] == "done" {
+                return status;
+            }
+            assert!(Instant::now() < end, "not done in {PATIENCE:?}: {status}");
+            tokio::time::sleep(LOOK).await;
         }
-        program
     }
 
     /// Status and body of a path of the ops listener; `None` when nobody answers.
     pub(crate) async fn ops(&self, program: &Program, path: &str) -> Option<(u16, String)> {
         let url = format!("http://127.0.0.1:{}/{path}", program.ops);
-        let answer = self.client.get(url).timeout(Duration::from_secs(5)).send().await.ok()?;
+        let answer = self.poster.client.get(url).timeout(Duration::from_secs(5)).send().await.ok()?;
         let status = answer.status().as_u16();
         Some((status, answer.text().await.ok()?))
     }
 
+    /// Posts a signed webhook; the status of the answer, `None` without one.
+    pub(crate) async fn post(&self, ingress: u16, sid: &str, from: &str, body: &str) -> Option<u16> {
+        self.poster.post(ingress, sid, from, body).await
+    }
+
+    /// Waits until a metric of `program` has a line that equals `line`.
+    pub(crate) async fn wait_for_metric(&self, program: &Program, line: &str) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let text = self.ops(program, "metrics").await.map(|(_, text)| text).unwrap_or_default();
+            if text.lines().any(|have| have == line) {
+                return;
+            }
+            assert!(Instant::now() < end, "{line} did not come true; the last metrics were\n{text}");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until `/readyz` answers with `status`.
+    pub(crate) async fn wait_for_readiness(&self, program: &mut Program, status: u16) {
+        let end = Instant::now() + PATIENCE;
+        while self.ops(program, "readyz").await.is_none_or(|(have, _)| have != status) {
+            assert!(Instant::now() < end, "/readyz is not {status} in {PATIENCE:?}");
+            assert!(program.has_ended().is_none(), "the program ended: {:?}", program.log());
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// The lines of `[queue]` for a Redis server.
+pub(crate) fn on_redis(url: &str) -> String {
+    format!("backend = \"redis\"\nurl = \"{url}\"")
+}
+
+impl Poster {
     /// Posts a signed webhook; the status of the answer, `None` without one.
     pub(crate) async fn post(&self, ingress: u16, sid: &str, from: &str, body: &str) -> Option<u16> {
         let form = [
@@ -117,19 +229,58 @@ impl Installation {
             request.header("X-Twilio-Signature", signature).form(&form).timeout(Duration::from_secs(10));
         Some(request.send().await.ok()?.status().as_u16())
     }
+}
 
-    /// Waits until a metric of `program` has a line that equals `line`.
-    pub(crate) async fn wait_for_metric(&self, program: &Program, line: &str) {
-        let end = Instant::now() + Duration::from_secs(60);
-        loop {
-            let text = self.ops(program, "metrics").await.map(|(_, text)| text).unwrap_or_default();
-            if text.lines().any(|have| have == line) {
-                return;
-            }
-            assert!(Instant::now() < end, "{line} did not come true; the last metrics were\n{text}");
-            tokio::task::yield_now().await;
-        }
+impl Launch<'_> {
+    /// With other lines as its `[queue]`: by another way to the same store, say.
+    pub(crate) fn queue(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.queue);
+        self
     }
+
+    /// On the ports of one that ended.
+    pub(crate) fn in_place_of(mut self, ended: &Program) -> Self {
+        self.ports = [ended.ingress, ended.ops];
+        self
+    }
+
+    /// Starts it and waits until it is ready.
+    pub(crate) async fn start(self) -> Program {
+        let installation = self.installation;
+        let mut program = self.spawn();
+        installation.wait_for_readiness(&mut program, 200).await;
+        program
+    }
+
+    /// Starts it.
+    pub(crate) fn spawn(self) -> Program {
+        let ports @ [ingress, ops] = self.ports;
+        let name = format!("{}-{ops}.toml", self.program);
+        let config = self.installation.write_config(&name, ports, &self.queue, &self.installation.more);
+        let mut child = Command::new(path_of(self.program))
+            .arg("--config")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let lines = Arc::default();
+        keep(child.stdout.take().expect("its standard output"), &lines);
+        keep(child.stderr.take().expect("its standard error"), &lines);
+        Program { child, lines, ingress, ops }
+    }
+}
+
+/// Reads to the end so that the program never waits for us. What it says is also shown when the test fails.
+fn keep(from: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) {
+    let lines = Arc::clone(lines);
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            println!("{line}");
+            lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        }
+    });
 }
 
 impl Program {
@@ -141,9 +292,55 @@ impl Program {
 
     /// SIGTERM, and its exit code.
     pub(crate) fn stop(&mut self) -> Option<i32> {
-        let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-        assert!(asked.is_ok_and(|status| status.success()), "the program can be signalled");
+        self.signal("TERM");
         self.child.wait().ok()?.code()
+    }
+
+    /// Sends a signal by its short name.
+    pub(crate) fn signal(&self, name: &str) {
+        signal(self.pid(), name);
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended, if it did.
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it is our child")
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn wait_for_end(&mut self) -> ExitStatus {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.has_ended() {
+                return status;
+            }
+            assert!(Instant::now() < end, "it has not ended in {PATIENCE:?}");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Everything it wrote so far, line by line.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Processor time it has used so far, its own and the kernel's for it.
+    pub(crate) fn processor_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the process is there");
+        // After the name, which may hold blanks: state is field 3, user and system time are 14 and 15.
+        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let ticks: u64 = after_name
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|field| field.parse::<u64>().unwrap_or(0))
+            .sum();
+        // A tick is 10 ms for user space on every Linux.
+        Duration::from_millis(ticks * 10)
     }
 }
 
@@ -153,17 +350,19 @@ impl Drop for Program {
     }
 }
 
+/// Sends a signal by its short name.
+pub(crate) fn signal(pid: u32, name: &str) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+    assert!(sent.is_ok_and(|status| status.success()), "the process can be signalled");
+}
+
 /// A MessageSid for each number.
 pub(crate) fn sid(number: u32) -> String {
     format!("SM{number:032x}")
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
-}
-
-fn path_of(program: &str) -> &'static str {
+/// Where a program was built.
+pub(crate) fn path_of(program: &str) -> &'static str {
     match program {
         "sms-broadcaster" => env!("CARGO_BIN_EXE_sms-broadcaster"),
         "sms-ingress" => env!("CARGO_BIN_EXE_sms-ingress"),

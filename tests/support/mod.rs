@@ -1,5 +1,9 @@
 //! What the tests share.
 
+pub(crate) mod chance;
+pub(crate) mod figures;
 pub(crate) mod installation;
+pub(crate) mod ledger;
 pub(crate) mod provider;
+pub(crate) mod proxy;
 pub(crate) mod redis_server;

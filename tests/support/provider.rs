@@ -264,6 +264,12 @@ impl Provider {
         self.shared.lock().connections
     }
 
+    /// Waits until so many more requests have arrived.
+    pub(crate) async fn wait_for_more(&self, number: usize) {
+        let wanted = self.shared.lock().received.len() + number;
+        self.wait_until("more requests arrived", |requests| requests.len() >= wanted).await;
+    }
+
     /// Waits until `condition` holds for all requests so far. Fails the test, saying `what` it waited for
     /// and what arrived instead, when that takes longer than 30 seconds.
     pub(crate) async fn wait_until(&self, what: &str, condition: impl Fn(&[Received]) -> bool) {

@@ -44,6 +44,11 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    /// Where it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Kills it as `kill -9` does; the data stay.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();

@@ -1,0 +1,90 @@
+//! Processes killed again and again while messages come in.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::interval;
+
+use super::{FAST, IN_FLIGHT};
+use crate::support::chance::{duration, seeded};
+use crate::support::installation::Installation;
+use crate::support::ledger::{Allowed, Ledger};
+use crate::support::provider::Provider;
+use crate::support::redis_server::RedisServer;
+
+/// Messages for each second of a storm: what the slowest machine delivers.
+const PER_SECOND: u32 = 50;
+
+#[tokio::test]
+async fn workers_are_killed_every_half_second() {
+    let mut chance = seeded("workers_are_killed_every_half_second");
+    let storm = duration(Duration::from_secs(8), 0.03);
+    let number = PER_SECOND * u32::try_from(storm.as_secs()).unwrap();
+    let provider = Provider::start();
+    let redis = RedisServer::start();
+    let installation = Installation::redis(&provider, &redis.url(), FAST);
+    let ingresses = [installation.start("sms-ingress").await, installation.start("sms-ingress").await];
+    let mut workers = Vec::new();
+    for _ in 0..3 {
+        workers.push(installation.start("sms-worker").await);
+    }
+    let ledger = Ledger::new();
+    let posting = {
+        let (ledger, poster) = (ledger.clone(), installation.poster().clone());
+        let doors = [ingresses[0].ingress, ingresses[1].ingress];
+        tokio::spawn(async move { ledger.post_all(&poster, &doors, 0..number, 8).await })
+    };
+    let began = Instant::now();
+    let mut every = interval(Duration::from_millis(500));
+    let mut kills = 0;
+    while !posting.is_finished() || began.elapsed() < storm {
+        every.tick().await;
+        let victim = chance.usize(..workers.len());
+        ledger.fault();
+        workers[victim].kill();
+        kills += 1;
+        workers[victim] = installation.program("sms-worker").spawn();
+    }
+    posting.await.unwrap();
+    // Killed five times with one and the same delivery in hand, it counts as poison; it was sent all the same.
+    let allowed = Allowed { duplicates: kills * IN_FLIGHT, dead: kills, ..Allowed::default() };
+    let figures = ledger.check(&installation, &provider, allowed).await;
+    figures.show("storm", "one of three workers killed every 0.5 s");
+    assert_eq!(figures.messages, number as usize);
+    for worker in &mut workers {
+        installation.wait_for_readiness(worker, 200).await;
+        installation.wait_for_metric(worker, "sms_broadcaster_conservation_error 0").await;
+        assert_eq!(worker.stop(), Some(0));
+    }
+}
+
+#[tokio::test]
+async fn the_embedded_service_is_killed_under_load() {
+    let mut chance = seeded("the_embedded_service_is_killed_under_load");
+    let storm = duration(Duration::from_secs(6), 0.03);
+    let number = PER_SECOND * u32::try_from(storm.as_secs()).unwrap();
+    let provider = Provider::start();
+    let installation = Installation::embedded(&provider, FAST);
+    let mut service = installation.start("sms-broadcaster").await;
+    let ledger = Ledger::new();
+    let posting = {
+        let (ledger, poster, door) = (ledger.clone(), installation.poster().clone(), service.ingress);
+        tokio::spawn(async move { ledger.post_all(&poster, &[door], 0..number, 8).await })
+    };
+    let began = Instant::now();
+    let mut kills = 0;
+    while !posting.is_finished() || began.elapsed() < storm {
+        tokio::time::sleep(Duration::from_millis(chance.u64(200..1200))).await;
+        ledger.fault();
+        service.kill();
+        kills += 1;
+        let again = installation.program("sms-broadcaster").in_place_of(&service);
+        service = again.start().await;
+    }
+    posting.await.unwrap();
+    let allowed = Allowed { duplicates: kills * IN_FLIGHT, dead: kills, ..Allowed::default() };
+    let figures = ledger.check(&installation, &provider, allowed).await;
+    figures.show("embedded storm", "the service killed every 0.7 s");
+    assert_eq!(figures.messages, number as usize);
+    installation.wait_for_metric(&service, "sms_broadcaster_conservation_error 0").await;
+    assert_eq!(service.stop(), Some(0));
+}
