@@ -16,7 +16,7 @@ use sms_broadcaster::queue::contract::{
     QueueAdmin, QueueSettings, Settle, Settled, Work,
 };
 use sms_broadcaster::queue::embedded::EmbeddedQueue;
-use sms_broadcaster::queue::redis::{Durability, RedisQueue, RedisSettings};
+use sms_broadcaster::queue::redis::{RedisQueue, RedisSettings};
 use tempfile::TempDir;
 
 use crate::support::redis_server::RedisServer;
@@ -143,7 +143,7 @@ impl Bench {
     pub(crate) async fn on_redis() -> Self {
         let mut bench = Self::with_redis(RedisServer::start());
         let url = SecretString::from(bench.redis.as_ref().unwrap().url());
-        let settings = RedisSettings { url, durability: Durability::Process };
+        let settings = RedisSettings::at(url);
         let queue = RedisQueue::new(settings, QueueSettings::default(), Clock::system()).unwrap();
         queue.prepare().await.unwrap();
         fill(&queue).await;

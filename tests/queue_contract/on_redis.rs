@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::{Client, Connection, Script};
 use sms_broadcaster::clock::Clock;
 use sms_broadcaster::queue::contract::{Queue, QueueSettings};
-use sms_broadcaster::queue::redis::{Durability, RedisQueue, RedisSettings};
+use sms_broadcaster::queue::redis::{RedisQueue, RedisSettings};
 
 use super::harness::Store;
 use crate::support::redis_server::RedisServer;
@@ -21,7 +21,7 @@ const ALWAYS: [&str; 2] = ["--appendfsync", "always"];
 
 impl OnRedis {
     async fn open(server: &RedisServer, settings: &QueueSettings, clock: &Clock) -> RedisQueue {
-        let place = RedisSettings { url: server.url().into(), durability: Durability::Process };
+        let place = RedisSettings::at(server.url().into());
         let queue = RedisQueue::new(place, settings.clone(), clock.clone()).expect("the address is right");
         queue.prepare().await.expect("a server fit for use");
         queue

@@ -12,7 +12,7 @@ use sms_broadcaster::queue::contract::{
     Acceptance, Claim, Claimed, Cursor, Expansion, Lane, LaneLimits, Lease, NewDelivery, NewMessage, Owner,
     Queue, QueueAdmin, QueueSettings, Settle, Settled, Swept, Work,
 };
-use sms_broadcaster::queue::redis::{Durability, RedisQueue, RedisSettings};
+use sms_broadcaster::queue::redis::{RedisQueue, RedisSettings};
 
 use crate::support::redis_server::RedisServer;
 
@@ -31,7 +31,7 @@ pub(super) struct Bench {
 
 /// Any queue on `server`.
 pub(super) fn queue_on(server: &RedisServer, settings: QueueSettings, clock: &Clock) -> RedisQueue {
-    let at = RedisSettings { url: SecretString::from(server.url()), durability: Durability::Process };
+    let at = RedisSettings::at(SecretString::from(server.url()));
     RedisQueue::new(at, settings, clock.clone()).unwrap()
 }
 

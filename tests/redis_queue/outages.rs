@@ -6,9 +6,10 @@ use secrecy::SecretString;
 use sms_broadcaster::clock::Clock;
 use sms_broadcaster::delivery::Settlement;
 use sms_broadcaster::queue::contract::{
-    Acceptance, Lane, Mark, NewMessage, Owner, Queue, QueueAdmin, QueueError, QueueSettings, Settle, Settled,
+    Acceptance, Claim, Lane, LaneLimits, Mark, NewMessage, Owner, Queue, QueueAdmin, QueueError,
+    QueueSettings, Settle, Settled,
 };
-use sms_broadcaster::queue::redis::{Durability, RedisQueue, RedisSettings};
+use sms_broadcaster::queue::redis::{RedisQueue, RedisSettings};
 use tokio::time::{Instant, timeout};
 
 use super::bench::{Bench, GUARD, MINUTE, id, ids, message, queue_on, sms};
@@ -57,6 +58,25 @@ async fn a_killed_server_loses_nothing_and_the_same_queue_goes_on() {
     bench.drain(&owner).await;
     bench.assert_sound().await;
     assert_eq!(bench.queue.accept(&[message(&id(0))]).await.unwrap(), [Acceptance::Duplicate]);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_cut_while_idle_is_replaced_before_anybody_notices() {
+    let bench = Bench::new();
+    let owner = Owner::new("worker");
+    for round in 0..5 {
+        bench.accept_and_route(&owner, &id(round), &["a"]).await;
+        bench.queue.stats().await.unwrap();
+        bench.server.command("CLIENT KILL TYPE normal");
+        let new = [message(&id(100 + round))];
+        let lane = sms();
+        let claim = Claim { owner: &owner, lane: &lane, max: 1, limits: LaneLimits::default(), busy: &[] };
+        let (accepted, claimed, counted) =
+            tokio::join!(bench.queue.accept(&new), bench.queue.claim(claim), bench.queue.stats());
+        assert_eq!(accepted.unwrap(), [Acceptance::Accepted]);
+        assert_eq!(claimed.unwrap().items.len(), 1);
+        counted.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -166,7 +186,7 @@ async fn a_wrong_password_is_an_error_that_does_not_tell_it() {
     let server = RedisServer::start();
     server.command("CONFIG SET requirepass right");
     let url = server.url().replace("redis://", "redis://:hunter2@");
-    let settings = RedisSettings { url: SecretString::from(url), durability: Durability::Process };
+    let settings = RedisSettings::at(SecretString::from(url));
     let queue = RedisQueue::new(settings, QueueSettings::default(), Clock::system()).unwrap();
     let error = queue.prepare().await.unwrap_err();
     assert!(matches!(error, QueueError::Unavailable(_)));

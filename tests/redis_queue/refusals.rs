@@ -8,7 +8,7 @@ use sms_broadcaster::queue::redis::{Durability, RedisQueue, RedisSettings};
 use crate::support::redis_server::RedisServer;
 
 async fn prepared(server: &RedisServer, durability: Durability) -> Result<(), QueueError> {
-    let settings = RedisSettings { url: SecretString::from(server.url()), durability };
+    let settings = RedisSettings { durability, ..RedisSettings::at(SecretString::from(server.url())) };
     RedisQueue::new(settings, QueueSettings::default(), Clock::system()).unwrap().prepare().await
 }
 
@@ -46,7 +46,7 @@ async fn a_server_that_hides_its_configuration_will_do_unless_the_disk_is_asked_
 #[test]
 fn a_url_of_another_kind_is_refused_before_anything_is_asked() {
     for url in ["rediss://:hunter2@h", "redis+sentinel://hunter2@h/x", "redis://a,b", "hunter2"] {
-        let settings = RedisSettings { url: SecretString::from(url), durability: Durability::Process };
+        let settings = RedisSettings::at(SecretString::from(url));
         match RedisQueue::new(settings, QueueSettings::default(), Clock::system()) {
             Err(QueueError::Unusable(why)) => assert!(!why.contains("hunter2"), "{why}"),
             other => panic!("{other:?}"),

@@ -9,9 +9,8 @@ use redis::Value;
 
 use super::audit;
 use super::fault::not_understood;
-use super::queue::RedisQueue;
+use super::queue::Shard;
 use super::reply::{fields, list, millis, optional_text, read, text, timestamp};
-use super::scripts::PREFIX;
 use crate::clock::Timestamp;
 use crate::delivery::{Attempt, DeadCause, DeliveryId, DeliveryState};
 use crate::message::MessageId;
@@ -24,7 +23,7 @@ use crate::queue::contract::{
 const PAGE: usize = 128;
 
 #[async_trait]
-impl QueueAdmin for RedisQueue {
+impl QueueAdmin for Shard {
     async fn stats(&self) -> Result<Stats, QueueError> {
         let mut call = self.call(&self.scripts.stats);
         for cause in DeadCause::ALL {
@@ -174,7 +173,7 @@ fn letter(id: DeliveryId, value: Value) -> Result<DeadLetterText, QueueError> {
     Ok(DeadLetterText { letter, payload })
 }
 
-impl RedisQueue {
+impl Shard {
     /// Reads letters; what is none, or cannot be shown, is left out.
     async fn letters(&self, ids: &[DeliveryId], with_text: bool) -> Result<Vec<DeadLetterText>, QueueError> {
         let mut call = self.call(&self.scripts.letters);
@@ -219,7 +218,7 @@ impl Listed {
     }
 
     /// The next letters; none at the end.
-    async fn next_page(&mut self, queue: &RedisQueue) -> Result<Vec<DeliveryId>, QueueError> {
+    async fn next_page(&mut self, queue: &Shard) -> Result<Vec<DeliveryId>, QueueError> {
         let mut page = Vec::new();
         while page.len() < PAGE {
             for of_cause in &mut self.causes {
@@ -242,7 +241,7 @@ impl Listed {
 }
 
 impl OfCause {
-    async fn read_on(&mut self, queue: &RedisQueue, since_ms: Option<i64>) -> Result<(), QueueError> {
+    async fn read_on(&mut self, queue: &Shard, since_ms: Option<i64>) -> Result<(), QueueError> {
         // By the store's clock, which only the store knows.
         let oldest = match since_ms {
             Some(since_ms) => {
@@ -252,7 +251,7 @@ impl OfCause {
             None => "-inf".to_owned(),
         };
         let mut ask = redis::cmd("ZREVRANGEBYSCORE");
-        ask.arg(format!("{PREFIX}dead:{}", self.cause.as_str())).arg("+inf").arg(oldest);
+        ask.arg(queue.prefix.key(&format!("dead:{}", self.cause.as_str()))).arg("+inf").arg(oldest);
         ask.arg("WITHSCORES").arg("LIMIT").arg(self.offset).arg(PAGE);
         let answer = list(queue.operator.command(&ask).await?)?;
         let number = answer.len() / 2;

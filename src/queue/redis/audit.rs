@@ -8,9 +8,8 @@ use std::collections::{BTreeSet, HashSet};
 
 use redis::Value;
 
-use super::queue::RedisQueue;
+use super::queue::Shard;
 use super::reply::{fields, list, read, text};
-use super::scripts::PREFIX;
 use crate::delivery::DeadCause;
 use crate::queue::contract::QueueError;
 
@@ -64,13 +63,13 @@ fn kind(name: &str) -> Kind<'_> {
 }
 
 struct Audit<'a> {
-    queue: &'a RedisQueue,
+    queue: &'a Shard,
     findings: Vec<String>,
     pending: i64,
     unfinished: i64,
 }
 
-pub(super) async fn audit(queue: &RedisQueue) -> Result<Vec<String>, QueueError> {
+pub(super) async fn audit(queue: &Shard) -> Result<Vec<String>, QueueError> {
     let mut audit = Audit { queue, findings: Vec::new(), pending: 0, unfinished: 0 };
     let before = audit.books().await?;
     let mut lanes = before.lanes.clone();
@@ -140,12 +139,12 @@ impl Audit<'_> {
         let (mut cursor, mut others, mut seen) = ("0".to_owned(), Vec::new(), HashSet::new());
         loop {
             let mut scan = redis::cmd("SCAN");
-            scan.arg(&cursor).arg("MATCH").arg(format!("{PREFIX}*")).arg("COUNT").arg(KEYS);
+            scan.arg(&cursor).arg("MATCH").arg(self.queue.prefix.key("*")).arg("COUNT").arg(KEYS);
             let [next, keys] = fields(self.queue.operator.command(&scan).await?)?;
             let mut records = Vec::new();
             for key in list(keys)? {
                 let key = text(key)?;
-                let name = key.strip_prefix(PREFIX).unwrap_or(&key).to_owned();
+                let name = key.strip_prefix(self.queue.prefix.as_str()).unwrap_or(&key).to_owned();
                 if !seen.insert(name.clone()) {
                     continue;
                 }
@@ -187,7 +186,7 @@ impl Audit<'_> {
 
     async fn rate(&mut self, name: &str) -> Result<(), QueueError> {
         let mut ask = redis::cmd("PTTL");
-        ask.arg(format!("{PREFIX}{name}"));
+        ask.arg(self.queue.prefix.key(name));
         if read::<i64>(self.queue.operator.command(&ask).await?)? == -1 {
             self.find(format!("the rate {name} does not expire"));
         }

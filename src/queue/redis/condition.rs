@@ -2,12 +2,12 @@
 //! stopped writing to its disk.
 
 use super::prepare::About;
-use super::queue::RedisQueue;
+use super::queue::Shard;
 use super::reply::text;
 use crate::metrics::RedisCondition;
 use crate::queue::contract::QueueError;
 
-impl RedisQueue {
+impl Shard {
     /// What the server says of its memory and its disk, by `INFO`.
     pub async fn condition(&self) -> Result<RedisCondition, QueueError> {
         Ok(condition(&About::read(&text(self.operator.command(&redis::cmd("INFO")).await?)?)))

@@ -35,6 +35,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// word every call would time out for ever.
 const SILENCES: u32 = 2;
 
+/// A connection is replaced after this time, so that a name that leads elsewhere by now is noticed even
+/// while the old server answers.
+const LIFETIME: Duration = Duration::from_secs(600);
+
 /// A poisoned lock guards plain values here that are right at every moment.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -195,6 +199,32 @@ struct Slot {
     /// The losses there had been when it was made.
     losses: u64,
     silences: u32,
+    /// When it is to be replaced.
+    until: Option<Instant>,
+}
+
+/// What a server is asked.
+#[derive(Clone, Copy)]
+enum Request<'a> {
+    Script(&'a ScriptInvocation<'a>),
+    Command(&'a Cmd),
+}
+
+impl Request<'_> {
+    async fn send(self, connection: &mut MultiplexedConnection) -> RedisResult<Value> {
+        match self {
+            Self::Script(script) => script.invoke_async(connection).await,
+            Self::Command(command) => command.query_async(connection).await,
+        }
+    }
+}
+
+/// A connection, for one request.
+struct Held {
+    connection: MultiplexedConnection,
+    generation: u64,
+    /// Whether it was there already, and so may have been lost unnoticed.
+    is_kept: bool,
 }
 
 /// One role's way to the server.
@@ -210,27 +240,40 @@ impl Link {
 
     /// Runs a script. The server is sent its hash, and its text only if it does not know it.
     pub(super) async fn script(&self, script: &ScriptInvocation<'_>) -> Result<Value, QueueError> {
-        let (mut connection, generation) = self.connection().await?;
-        let result = script.invoke_async(&mut connection).await;
-        self.judge(generation, result)
+        self.ask(Request::Script(script)).await
     }
 
     /// Runs a command.
     pub(super) async fn command(&self, command: &Cmd) -> Result<Value, QueueError> {
-        let (mut connection, generation) = self.connection().await?;
-        let result = command.query_async(&mut connection).await;
-        self.judge(generation, result)
+        self.ask(Request::Command(command)).await
     }
 
-    fn held(&self) -> Option<(MultiplexedConnection, u64)> {
+    /// Asks, and once more if a connection that was kept turns out to lead nowhere (any more): it may have
+    /// been cut while nobody used it. Whether the first request arrived is not known then, and does not
+    /// matter: every script may be repeated. What was not answered in time is not asked again here: the
+    /// caller's own time is limited.
+    async fn ask(&self, request: Request<'_>) -> Result<Value, QueueError> {
+        let mut held = self.connection().await?;
+        let mut result = request.send(&mut held.connection).await;
+        if held.is_kept && result.as_ref().is_err_and(|error| blame(error) == Blame::Connection) {
+            // The loss is noted, and whoever comes next finds a new connection.
+            let _ = self.judge(held.generation, result);
+            held = self.connection().await?;
+            result = request.send(&mut held.connection).await;
+        }
+        self.judge(held.generation, result)
+    }
+
+    fn held(&self) -> Option<Held> {
         let mut slot = lock(&self.slot);
-        if slot.losses != self.source.losses() {
+        if slot.losses != self.source.losses() || slot.until.is_some_and(|until| until <= Instant::now()) {
             slot.connection = None;
         }
-        slot.connection.clone().map(|connection| (connection, slot.generation))
+        let connection = slot.connection.clone()?;
+        Some(Held { connection, generation: slot.generation, is_kept: true })
     }
 
-    async fn connection(&self) -> Result<(MultiplexedConnection, u64), QueueError> {
+    async fn connection(&self) -> Result<Held, QueueError> {
         if let Some(held) = self.held() {
             return Ok(held);
         }
@@ -247,8 +290,9 @@ impl Link {
         slot.generation += 1;
         slot.losses = losses;
         slot.silences = 0;
+        slot.until = Some(Instant::now() + LIFETIME.mul_f64(1.0 + fastrand::f64() / 4.0));
         slot.connection = Some(connection.clone());
-        Ok((connection, slot.generation))
+        Ok(Held { connection, generation: slot.generation, is_kept: false })
     }
 
     /// Draws the conclusions from a result.
@@ -294,8 +338,12 @@ impl Link {
         if slot.generation != generation || slot.connection.take().is_none() {
             return;
         }
+        // Another role may have lost its connection to the same server a moment ago: one loss, told once.
+        let is_known = slot.losses != self.source.losses();
         drop(slot);
-        self.source.note_loss(reason);
+        if !is_known {
+            self.source.note_loss(reason);
+        }
     }
 }
 

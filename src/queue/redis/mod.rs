@@ -22,5 +22,5 @@ mod reply;
 mod scripts;
 mod settings;
 
-pub use queue::RedisQueue;
+pub use queue::Shard as RedisQueue;
 pub use settings::{Durability, RedisSettings};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
-use super::queue::RedisQueue;
+use super::queue::Shard;
 use super::reply::{list, read, text};
 use super::settings::Durability;
 use crate::queue::contract::QueueError;
@@ -47,7 +47,7 @@ impl About {
     }
 }
 
-impl RedisQueue {
+impl Shard {
     /// Asks the server what it is, and refuses one that would lose messages.
     pub(super) async fn look_at_the_server(&self) -> Result<(), QueueError> {
         let about = About::read(&text(self.operator.command(&redis::cmd("INFO")).await?)?);

@@ -12,7 +12,7 @@ use super::doorbell::Doorbells;
 use super::fault::not_understood;
 use super::link::{Link, Source};
 use super::reply::{buried, fields, list, millis, moment, read, text, timestamp, work};
-use super::scripts::{Scripts, begin, stream_of};
+use super::scripts::{Prefix, Scripts, begin};
 use super::settings::{Durability, RedisSettings};
 use crate::clock::Clock;
 use crate::delivery::{Attempt, DeadCause, Settlement};
@@ -28,8 +28,9 @@ const BEGINNING: &str = "0-0";
 /// nothing else meanwhile.
 const EXPANDED_AT_ONCE: usize = 256;
 
-/// A queue on a Redis that many processes share. Cheap to make; connects when it is first asked.
-pub struct RedisQueue {
+/// One shard of a queue on a Redis that many processes share: everything about the messages that belong
+/// to it. Cheap to make; connects when it is first asked.
+pub struct Shard {
     pub(super) source: Arc<Source>,
     /// The worker's calls.
     work: Link,
@@ -39,6 +40,7 @@ pub struct RedisQueue {
     pub(super) operator: Link,
     doorbells: Doorbells,
     pub(super) scripts: Scripts,
+    pub(super) prefix: Prefix,
     pub(super) settings: QueueSettings,
     pub(super) durability: Durability,
     pub(super) clock: Clock,
@@ -46,13 +48,13 @@ pub struct RedisQueue {
     pub(super) warned_of_no_aof: AtomicBool,
 }
 
-impl std::fmt::Debug for RedisQueue {
+impl std::fmt::Debug for Shard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("RedisQueue")
     }
 }
 
-impl RedisQueue {
+impl Shard {
     /// A queue on the Redis of `settings`. Does not connect. Time is the server's, unless `clock` is a
     /// manual one.
     ///
@@ -69,6 +71,7 @@ impl RedisQueue {
             doorbells: Doorbells::new(Arc::clone(&source)),
             source,
             scripts: Scripts::new(),
+            prefix: Prefix::of_shard(0),
             settings: queue,
             durability: settings.durability,
             clock,
@@ -83,7 +86,7 @@ impl RedisQueue {
 
     /// Begins a call of a script.
     pub(super) fn call<'a>(&self, script: &'a Script) -> ScriptInvocation<'a> {
-        begin(script, &self.clock, &self.settings)
+        begin(script, &self.prefix, &self.clock, &self.settings)
     }
 
     async fn try_expand(&self, batch: &[Expansion]) -> Result<Vec<Settled>, QueueError> {
@@ -192,7 +195,7 @@ fn rate(rate: Option<Rate>) -> [u64; 2] {
 }
 
 #[async_trait]
-impl Queue for RedisQueue {
+impl Queue for Shard {
     async fn prepare(&self) -> Result<(), QueueError> {
         self.look_at_the_server().await?;
         self.ping().await
@@ -328,6 +331,6 @@ impl Queue for RedisQueue {
 
     async fn wait(&self, lane: &Lane, mark: &Mark, max: Duration) -> Result<(), QueueError> {
         let mark = if mark.0.is_empty() { BEGINNING } else { mark.0.as_str() };
-        self.doorbells.wait(&stream_of(lane), mark, max).await
+        self.doorbells.wait(&self.prefix.stream_of(lane), mark, max).await
     }
 }

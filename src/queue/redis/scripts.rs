@@ -6,9 +6,33 @@ use super::reply::millis;
 use crate::clock::Clock;
 use crate::queue::contract::{BUSY_DELAY, Lane, MAX_HAND_OUTS, QueueSettings};
 
-/// What every key begins with: the version of what is stored, and the shard (one, for now) as the tag
-/// that keeps all its keys together.
-pub(super) const PREFIX: &str = "sq1:{0}:";
+/// What every key of a shard begins with: the version of what is stored, and the shard's number as the
+/// tag that keeps all its keys on one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Prefix(String);
+
+impl Prefix {
+    pub(super) fn of_shard(number: usize) -> Self {
+        Self(format!("sq1:{{{number}}}:"))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The key of this name.
+    pub(super) fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.0)
+    }
+
+    /// The stream of a lane.
+    pub(super) fn stream_of(&self, lane: &Lane) -> String {
+        match lane.as_str() {
+            "in" => self.key("in"),
+            channel => self.key(&format!("rdy:{channel}")),
+        }
+    }
+}
 
 const GROUND: &str = include_str!("../scripts/ground.lua");
 const ENDS: &str = include_str!("../scripts/ends.lua");
@@ -62,17 +86,14 @@ fn assemble(body: &str) -> Script {
     Script::new(&format!("{shebang}\n{constants}\n{GROUND}\n{ENDS}\n{GATES}\n{own}"))
 }
 
-/// The stream of a lane.
-pub(super) fn stream_of(lane: &Lane) -> String {
-    match lane.as_str() {
-        "in" => format!("{PREFIX}in"),
-        channel => format!("{PREFIX}rdy:{channel}"),
-    }
-}
-
 /// Begins a call: the key and the arguments that all scripts share.
-pub(super) fn begin<'a>(script: &'a Script, clock: &Clock, settings: &QueueSettings) -> ScriptInvocation<'a> {
-    let mut call = script.key(format!("{PREFIX}stat"));
+pub(super) fn begin<'a>(
+    script: &'a Script,
+    prefix: &Prefix,
+    clock: &Clock,
+    settings: &QueueSettings,
+) -> ScriptInvocation<'a> {
+    let mut call = script.key(prefix.key("stat"));
     match clock.manual_now() {
         Some(now) => call.arg(now.as_millis()),
         None => call.arg(""),
@@ -91,6 +112,14 @@ mod tests {
             assert!(body.starts_with("#!lua"), "{name}");
             assert!(body.contains("\n-- KEYS[1]") && body.contains("\n-- Result:"), "{name}");
         }
+    }
+
+    #[test]
+    fn the_keys_of_a_shard_share_its_tag() {
+        let prefix = Prefix::of_shard(3);
+        assert_eq!(prefix.key("stat"), "sq1:{3}:stat");
+        assert_eq!(prefix.stream_of(&Lane::inbound()), "sq1:{3}:in");
+        assert_eq!(prefix.stream_of(&Lane::from_stored("sms")), "sq1:{3}:rdy:sms");
     }
 
     #[test]

@@ -19,3 +19,10 @@ pub struct RedisSettings {
     /// What the operator wants an accepted message to survive.
     pub durability: Durability,
 }
+
+impl RedisSettings {
+    /// The server at `url`, with the defaults of everything else.
+    pub fn at(url: SecretString) -> Self {
+        Self { url, durability: Durability::Process }
+    }
+}
