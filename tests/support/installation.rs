@@ -133,6 +133,11 @@ impl Installation {
 }
 
 impl Program {
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// `kill -9`.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
