@@ -156,7 +156,7 @@ fn message(config: &Config, flags: MessageFlags, id: MessageId) -> Result<TestMe
     };
     let from = Address::parse(&flags.from).map_err(Failure::of("--from"))?;
     let to = Address::parse(&to).map_err(Failure::of("--to"))?;
-    if config.ingress.loop_guard.as_deref() == Some(from.as_str()) {
+    if config.ingress.loop_guard.stops(&from) {
         complain("warning", "--from is our own sending number: ingress.loop_guard drops what comes from it");
     }
     Ok(TestMessage { id, from, to, body: Body::new(flags.body) })

@@ -10,6 +10,7 @@ use sms_broadcaster::channel::sms::SmsSender;
 use sms_broadcaster::config::{CONFIG_VARIABLE, Config, FILE_NAME, LogFormat, QueueChoice, find};
 use sms_broadcaster::delivery::ChannelId;
 use sms_broadcaster::document::Fault;
+use sms_broadcaster::ingress::LoopGuard;
 use sms_broadcaster::message::Address;
 use sms_broadcaster::queue::contract::Rate;
 use sms_broadcaster::queue::redis::Durability;
@@ -81,10 +82,10 @@ fn what_is_not_said_is_the_default_of_the_contract() {
     assert_eq!(config.ingress.max_body, 65_536);
     assert_eq!(config.ingress.rate_per_ip, Some(Rate { interval: Duration::from_millis(20), burst: 50 }));
     assert!(config.ingress.trusted_proxies.is_empty());
-    assert_eq!(config.ingress.loop_guard.as_deref(), Some(PHONE));
+    assert_eq!(config.ingress.loop_guard, LoopGuard::against([Address::parse(PHONE).unwrap()]));
     assert_eq!(config.ingress.deadline, Duration::from_secs(600));
     assert_eq!(config.ops_listen.to_string(), "127.0.0.1:9464");
-    assert_eq!(config.twilio.public_url.as_str(), "https://mfa.example.com/");
+    assert_eq!(config.twilio.public_url.as_written(), "https://mfa.example.com");
     assert_eq!(config.twilio.account_sid.as_str(), SID);
     assert_eq!(config.sms.api_base, "https://api.twilio.com");
     assert_eq!((config.sms.user.as_str(), config.sms.password.expose_secret()), (SID, TOKEN));
@@ -169,7 +170,7 @@ fn the_example_file_says_every_key_and_nothing_but_defaults() {
     };
     assert_eq!(url(&redis), url(&default));
     assert_eq!(redis.sms.sender, SmsSender::Service(format!("MG{}", &SID[2..])));
-    assert_eq!(redis.ingress.loop_guard, None);
+    assert_eq!(redis.ingress.loop_guard, LoopGuard::against([]));
     assert_eq!(redis.sms.password.expose_secret(), "x");
 }
 
@@ -184,8 +185,8 @@ fn what_is_said_is_what_counts() {
            [templates]\nsms = \"{body}\"\n[message]\ndeadline = \"1h\"\nretention = \"1h\"\n[retry]\nfactor = 3\n\
            [ops]\nlisten = \"[::1]:0\"";
     let config = parse(&text).unwrap_or_else(|faults| panic!("{:?}", told(&faults)));
-    assert_eq!(config.twilio.public_url.as_str(), "https://u:p@mfa.example.com/hooks");
-    assert_eq!(config.ingress.loop_guard, None);
+    assert_eq!(config.twilio.public_url.as_written(), "https://u:p@mfa.example.com/hooks");
+    assert_eq!(config.ingress.loop_guard, LoopGuard::off());
     let QueueChoice::Redis(redis) = &config.queue else { panic!() };
     assert_eq!(
         (redis.url.expose_secret(), redis.durability),

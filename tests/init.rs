@@ -103,7 +103,7 @@ fn flags_alone_make_files_that_load() {
     let ran = init(&home, &flags, "never read\n", true);
     assert_eq!((ran.code, ran.errors.as_str(), ran.unread.as_str()), (0, "", "never read\n"));
     let (config, subscribers) = load(&home);
-    assert_eq!(config.twilio.public_url.as_str(), "https://mfa.example.com/");
+    assert_eq!(config.twilio.public_url.as_written(), "https://mfa.example.com");
     assert_eq!(config.sms.sender, SmsSender::From(Address::parse("+15005550006").expect("a number")));
     assert_eq!(recipients(&subscribers), ("Team \"${A}\" #1".to_owned(), 4));
     for part in [
@@ -132,7 +132,7 @@ fn secrets_are_neither_written_nor_printed() {
     }
     assert!(!seen.contains("webhooksecret") && !seen.contains("hookpassword"), "{seen}");
     let (config, _) = load(folder.path());
-    assert_eq!(config.twilio.public_url.password(), Some("hookpassword"));
+    assert_eq!(config.twilio.public_url.as_written(), "https://user:hookpassword@mfa.example.com");
     assert!(ran.output.contains("${MFA_PUBLIC_URL}/twilio/sms#rc=5&rp=all"), "{}", ran.output);
 
     let bad = init(folder.path(), &["--slack", &WEBHOOK["https://".len()..]], "", false);

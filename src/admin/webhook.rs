@@ -8,7 +8,7 @@ use thiserror::Error;
 use url::Url;
 
 use crate::message::{Address, Body, Malformed, MessageId};
-use crate::source::twilio::{TwilioSettings, sign};
+use crate::source::twilio::{PublicUrl, TwilioSettings, sign};
 
 /// Where the ingress takes Twilio's messages.
 const PATH: &str = "/twilio/sms";
@@ -174,16 +174,14 @@ fn segments(text: &str) -> usize {
 }
 
 /// What is signed for a request to `url`.
-fn signed_url(public_url: &Url, url: &Url) -> String {
-    let public = public_url.as_str().trim_end_matches('/');
-    let prefix = public_url.path().trim_end_matches('/');
-    let path = match url.path().strip_prefix(prefix) {
+fn signed_url(public_url: &PublicUrl, url: &Url) -> String {
+    let path = match url.path().strip_prefix(public_url.prefix()) {
         // Called from outside: the proxy takes the prefix away.
-        Some(path) if url.origin() == public_url.origin() && path.starts_with('/') => path,
+        Some(path) if public_url.has_origin_of(url) && path.starts_with('/') => path,
         _ => url.path(),
     };
     let query = url.query().map_or(String::new(), |query| format!("?{query}"));
-    format!("{public}{path}{query}")
+    format!("{}{path}{query}", public_url.as_written())
 }
 
 /// Host and port, all that may be told of a URL.
@@ -197,7 +195,7 @@ mod tests {
     use super::*;
 
     fn signed(public_url: &str, url: &str) -> String {
-        signed_url(&Url::parse(public_url).unwrap(), &Url::parse(url).unwrap())
+        signed_url(&PublicUrl::parse(public_url).unwrap(), &Url::parse(url).unwrap())
     }
 
     #[test]

@@ -36,11 +36,11 @@ impl Config {
         let ingress = &self.ingress;
         page.table("ingress");
         page.text("listen", &ingress.listen);
-        page.text("public_url", &urls::masked(self.twilio.public_url.as_str()));
+        page.text("public_url", &self.twilio.public_url.masked());
         page.text("max_body", &size_text(ingress.max_body as u64));
         page.text("rate_per_ip", &rate_text(ingress.rate_per_ip));
         page.list("trusted_proxies", ingress.trusted_proxies.iter());
-        page.bare("loop_guard", &ingress.loop_guard.is_some());
+        page.bare("loop_guard", &ingress.loop_guard.is_on());
     }
 
     fn twilio_masked(&self, page: &mut Page) {

@@ -14,4 +14,3 @@ mod urls;
 pub use find::{CONFIG_VARIABLE, FILE_NAME, NoFile, find, process_environment};
 pub use read::parse_sender_identity;
 pub use settings::{Config, LogFormat, LogSettings, QueueChoice};
-pub use urls::parse_public_url;

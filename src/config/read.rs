@@ -10,20 +10,19 @@ use std::time::Duration;
 use ipnet::IpNet;
 use secrecy::SecretString;
 use tracing::Level;
-use url::Url;
 
 use super::settings::{Config, LogFormat, LogSettings, QueueChoice};
-use super::urls::{parse_api_base, parse_public_url, parse_redis_url};
+use super::urls::{parse_api_base, parse_redis_url};
 use crate::channel::slack::SlackSettings;
 use crate::channel::sms::{SmsSender, SmsSettings};
 use crate::delivery::ChannelId;
 use crate::document::{Frequency, LONGEST, Section};
-use crate::ingress::IngressSettings;
+use crate::ingress::{IngressSettings, LoopGuard, Patience};
 use crate::message::{AccountSid, Address, Malformed};
 use crate::queue::contract::{LaneLimits, QueueSettings, Rate};
 use crate::queue::redis::{Durability, RedisSettings};
 use crate::retry::RetryPolicy;
-use crate::source::twilio::TwilioSettings;
+use crate::source::twilio::{MAX_TOKENS, PublicUrl, TwilioSettings};
 use crate::subscribers::parse_sender;
 use crate::template::{DEFAULT_SLACK, DEFAULT_SMS, Templates};
 use crate::worker::settings::{ChannelPlan, WorkerSettings};
@@ -65,9 +64,10 @@ pub(super) fn build(root: &Section<'_>, path: &Path) -> Option<Config> {
 
     let (public_url, twilio) = (ingress.public_url?, twilio?);
     let own_number = match &twilio.sender {
-        SmsSender::From(number) => Some(number.as_str().to_owned()),
+        SmsSender::From(number) => Some(number.clone()),
         SmsSender::Service(_) => None,
     };
+    let guarded = if ingress.loop_guard { LoopGuard::against(own_number) } else { LoopGuard::off() };
     let timeout = |channel: &ChannelId| channels.get(channel).map(|plan: &ChannelPlan| plan.timeout);
     Some(Config {
         file: path.display().to_string(),
@@ -77,8 +77,9 @@ pub(super) fn build(root: &Section<'_>, path: &Path) -> Option<Config> {
             max_body: ingress.max_body,
             rate_per_ip: ingress.rate_per_ip,
             trusted_proxies: ingress.trusted_proxies,
-            loop_guard: own_number.filter(|_| ingress.loop_guard),
+            loop_guard: guarded,
             deadline: times.deadline,
+            patience: Patience::default(),
         },
         ops_listen,
         sms: SmsSettings {
@@ -113,7 +114,7 @@ pub(super) fn build(root: &Section<'_>, path: &Path) -> Option<Config> {
 /// `[ingress]` before what other sections add to it.
 struct Ingress {
     listen: SocketAddr,
-    public_url: Option<Url>,
+    public_url: Option<PublicUrl>,
     max_body: usize,
     rate_per_ip: Option<Rate>,
     trusted_proxies: Vec<IpNet>,
@@ -129,7 +130,7 @@ fn ingress(section: &Section<'_>) -> Ingress {
         .map(|rate| Rate { interval: rate.interval(), burst: rate.per_second() });
     Ingress {
         listen: section.parsed("listen", listen).unwrap_or(loopback(8080)),
-        public_url: section.required("public_url", parse_public_url),
+        public_url: section.required("public_url", PublicUrl::parse),
         max_body: usize::try_from(max_body).expect("64 MiB fit any address space"),
         rate_per_ip,
         trusted_proxies: section.list("trusted_proxies", network).unwrap_or_default(),
@@ -155,6 +156,12 @@ fn twilio(section: &Section<'_>) -> Option<Twilio> {
         section.fault_of("auth_tokens", "must not be empty");
     }
     let auth_tokens = section.list("auth_tokens", secret).unwrap_or_default();
+    if auth_tokens.len() > MAX_TOKENS {
+        section.fault_of(
+            "auth_tokens",
+            format_args!("must be at most {MAX_TOKENS}: the old and the new one are enough"),
+        );
+    }
     let key_sid = section
         .parsed("api_key_sid", |text| sid(text, "SK", "an API key's SID is SK and 32 hexadecimal digits"));
     let key_secret = section.parsed("api_key_secret", secret);

@@ -8,15 +8,6 @@ use crate::message::Malformed;
 
 const FORBIDDEN: Malformed = Malformed("link-local and cloud metadata addresses are never called");
 
-/// Reads the origin (and path prefix) that Twilio calls: an http or https URL with a host; user and
-/// password are allowed, query and fragment are not. Slashes at its end are dropped.
-pub fn parse_public_url(text: &str) -> Result<Url, Malformed> {
-    http_url(
-        text,
-        "an http or https URL with a host, without query and fragment: \"https://mfa.example.com\"",
-    )
-}
-
 /// Reads the origin of Twilio's API, which may have a path prefix; returned without a slash at its end.
 pub(super) fn parse_api_base(text: &str) -> Result<String, Malformed> {
     let expected = "an http or https URL with a host, without user, query and fragment";
@@ -101,34 +92,6 @@ pub(super) fn masked(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_public_url_is_an_origin_that_may_have_a_prefix_and_a_user() {
-        for (text, kept) in [
-            ("https://mfa.example.com", "https://mfa.example.com/"),
-            ("https://mfa.example.com/", "https://mfa.example.com/"),
-            ("http://127.0.0.1:8080/a/b/", "http://127.0.0.1:8080/a/b"),
-            ("https://user:pw@mfa.example.com", "https://user:pw@mfa.example.com/"),
-        ] {
-            assert_eq!(parse_public_url(text).unwrap().as_str(), kept);
-        }
-        for bad in [
-            "",
-            "mfa.example.com",
-            "https:mfa.example.com",
-            "ftp://mfa.example.com",
-            "https://",
-            "https:///x",
-            "https://a/?q=1",
-            "https://a/#rc=5",
-            "https://a/?",
-            " https://a",
-            "https://a b",
-            "https:\\\\a",
-        ] {
-            assert!(parse_public_url(bad).is_err(), "{bad:?}");
-        }
-    }
 
     #[test]
     fn the_api_may_be_plain_and_private_but_never_a_metadata_service() {

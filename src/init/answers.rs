@@ -2,13 +2,12 @@
 
 use std::io::{self, BufRead, Write};
 
-use url::Url;
-
 use super::args::InitArgs;
 use crate::channel::sms::SmsSender;
-use crate::config::{parse_public_url, parse_sender_identity};
+use crate::config::parse_sender_identity;
 use crate::delivery::WebhookUrl;
 use crate::message::{AccountSid, Malformed, PhoneNumber};
+use crate::source::twilio::PublicUrl;
 use crate::subscribers::{parse_name, parse_webhook};
 
 /// Name of the recipients' list when nobody gives one.
@@ -17,7 +16,7 @@ const DEFAULT_NAME: &str = "MFA";
 /// What is known so far; every value has passed the parser that will read it from the file.
 #[derive(Default)]
 pub(super) struct Answers {
-    pub(super) public_url: Option<Url>,
+    pub(super) public_url: Option<PublicUrl>,
     pub(super) account_sid: Option<AccountSid>,
     pub(super) sender: Option<SmsSender>,
     pub(super) name: Option<String>,
@@ -27,7 +26,7 @@ pub(super) struct Answers {
 
 /// Everything that must be known.
 pub(super) struct Complete {
-    pub(super) public_url: Url,
+    pub(super) public_url: PublicUrl,
     pub(super) account_sid: AccountSid,
     pub(super) sender: SmsSender,
     pub(super) name: String,
@@ -44,7 +43,7 @@ impl Answers {
         };
         let mut answers = Self::default();
         if let Some(text) = &args.public_url {
-            check("public-url", set(&mut answers.public_url, parse_public_url(text)));
+            check("public-url", set(&mut answers.public_url, PublicUrl::parse(text)));
         }
         if let Some(text) = &args.account_sid {
             check("account-sid", set(&mut answers.account_sid, AccountSid::parse(text)));
@@ -88,7 +87,7 @@ impl Answers {
         let mut person = Person { input, output };
         if self.public_url.is_none() {
             let question = "Public address that Twilio will call, such as https://mfa.example.com: ";
-            self.public_url = person.answer(question, parse_public_url)?;
+            self.public_url = person.answer(question, PublicUrl::parse)?;
         }
         if self.account_sid.is_none() {
             let question = "Twilio account SID (AC...): ";

@@ -25,23 +25,20 @@ pub(super) struct Variable {
 }
 
 impl Complete {
-    fn has_password(&self) -> bool {
-        !self.public_url.username().is_empty() || self.public_url.password().is_some()
-    }
-
     /// The public address as it may be written down: without a slash at its end, or as a reference.
     fn public_url_written(&self) -> String {
-        if self.has_password() {
+        if self.public_url.has_user() {
             return format!("${{{PUBLIC_URL}}}");
         }
-        self.public_url.as_str().trim_end_matches('/').to_owned()
+        self.public_url.as_written()
     }
 
     /// The text of `sms-broadcaster.toml`.
     pub(super) fn configuration(&self) -> String {
         let public_url = self.public_url_written();
         // A reference must stay one; an address must not become one.
-        let public_url = if self.has_password() { format!("\"{public_url}\"") } else { quoted(&public_url) };
+        let public_url =
+            if self.public_url.has_user() { format!("\"{public_url}\"") } else { quoted(&public_url) };
         let sender = match &self.sender {
             SmsSender::From(number) => format!("from = {}", quoted(number.as_str())),
             SmsSender::Service(sid) => format!("messaging_service_sid = {}", quoted(sid)),
@@ -95,7 +92,7 @@ impl Complete {
         let named =
             |name: &str, meaning: &str| Variable { name: name.to_owned(), meaning: meaning.to_owned() };
         let mut variables = vec![named(AUTH_TOKEN, "auth token of the Twilio account")];
-        if self.has_password() {
+        if self.public_url.has_user() {
             variables.push(named(PUBLIC_URL, "the public address, with its user and password"));
         }
         for (name, webhook) in self.slack_variables().zip(&self.slack) {

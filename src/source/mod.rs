@@ -1,4 +1,4 @@
-//! Sources: the doors texts come by, one file each. Only a source can say that a message is
+//! Sources: the doors texts come by. Only a source can say that a message is
 //! [`Verified`](verified::Verified).
 
 pub mod twilio;

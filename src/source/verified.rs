@@ -1,21 +1,28 @@
-//! The proof that a message came from who it says it came from.
+//! The proof that something came from who it says it came from.
 
-use crate::message::InboundMessage;
-
-/// A message whose origin was proved. Only the modules of [`crate::source`] can make one, and the
-/// ingress stores nothing else: forgetting the check does not compile.
+/// A value whose origin was proved. Only the modules of [`crate::source`] can make one, and the
+/// ingress stores nothing else, so forgetting the check does not compile:
+///
+/// ```compile_fail,E0624
+/// let unproved = sms_broadcaster::source::verified::Verified::new("trust me");
+/// ```
 #[derive(Debug)]
-pub struct Verified(InboundMessage);
+pub struct Verified<T>(T);
 
-impl Verified {
-    /// For a source that has checked the origin of `message`.
-    pub(in crate::source) fn new(message: InboundMessage) -> Self {
-        Self(message)
+impl<T> Verified<T> {
+    /// For a source that has checked the origin of `value`.
+    pub(in crate::source) fn new(value: T) -> Self {
+        Self(value)
     }
 
-    /// The message.
-    pub fn message(&self) -> &InboundMessage {
+    /// What was proved.
+    pub fn get(&self) -> &T {
         &self.0
+    }
+
+    /// What was proved, without the proof.
+    pub fn into_inner(self) -> T {
+        self.0
     }
 }
 
@@ -23,7 +30,7 @@ impl Verified {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// It does not prove where it came from.
-    Forged,
+    BadSignature,
     /// It does, but it is not a message for us. The words never repeat what was sent.
     Malformed(&'static str),
 }

@@ -284,6 +284,11 @@ fn keep(from: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) {
 }
 
 impl Program {
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// `kill -9`.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();

@@ -7,3 +7,4 @@ pub(crate) mod ledger;
 pub(crate) mod provider;
 pub(crate) mod proxy;
 pub(crate) mod redis_server;
+pub(crate) mod wire;

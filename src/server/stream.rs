@@ -1,0 +1,168 @@
+//! A connection that nobody can hold by not reading, and whose last answer is read.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Bytes read at a time of what nobody wants any more.
+const SCRAP: usize = 16 * 1024;
+
+/// Wraps a connection with two bounds.
+///
+/// A write that makes no progress for `write` fails. And a close is first said, then waited out: while the
+/// client still sends, closing would make the kernel reset the connection, and the client would lose an
+/// answer that says why (a 413, say) before reading it. So what it sends is read and thrown away until it
+/// closes too, for at most `linger`.
+pub(super) struct PatientStream<S> {
+    inner: S,
+    write: Duration,
+    linger: Duration,
+    /// When the write that makes no progress fails.
+    stalled: Option<Pin<Box<Sleep>>>,
+    /// Set once the close is said: when it is no longer waited for.
+    closing: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> PatientStream<S> {
+    pub(super) fn new(inner: S, write: Duration, linger: Duration) -> Self {
+        Self { inner, write, linger, stalled: None, closing: None }
+    }
+
+    /// Passes on how a write went, unless it has made no progress for too long.
+    fn progressed<T>(&mut self, context: &mut Context<'_>, how: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if how.is_ready() {
+            self.stalled = None;
+            return how;
+        }
+        let write = self.write;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + write)));
+        ready!(stalled.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for PatientStream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for PatientStream<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let how = Pin::new(&mut self.inner).poll_write(context, bytes);
+        self.progressed(context, how)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let how = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
+        self.progressed(context, how)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let how = Pin::new(&mut self.inner).poll_flush(context);
+        self.progressed(context, how)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.closing.is_none() {
+            ready!(Pin::new(&mut this.inner).poll_shutdown(context))?;
+        }
+        let linger = this.linger;
+        let closing = this.closing.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + linger)));
+        let mut scrap = [0; SCRAP];
+        loop {
+            if closing.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            let mut buffer = ReadBuf::new(&mut scrap);
+            match ready!(Pin::new(&mut this.inner).poll_read(context, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {}
+                // Closed at the other end as well, one way or the other.
+                Ok(()) | Err(_) => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    const MOMENT: Duration = Duration::from_millis(100);
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn a_write_that_makes_no_progress_fails() {
+        let (near, far) = duplex(8);
+        let mut near = PatientStream::new(near, MOMENT, LONG);
+        let error = near.write_all(b"more than fits").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        drop(far);
+    }
+
+    #[tokio::test]
+    async fn a_write_that_makes_some_progress_goes_on() {
+        let (near, mut far) = duplex(8);
+        let mut near = PatientStream::new(near, LONG, LONG);
+        let mut received = [0; 100];
+        let (wrote, read) = tokio::join!(near.write_all(&[b'x'; 100]), far.read_exact(&mut received));
+        assert!(wrote.is_ok() && read.is_ok());
+        assert!(near.stalled.is_none(), "the next write has the whole time again");
+    }
+
+    #[tokio::test]
+    async fn a_close_is_said_at_once_and_waited_out_while_the_client_still_sends() {
+        let (near, mut far) = duplex(8);
+        let mut near = PatientStream::new(near, LONG, LONG);
+        near.write_all(b"413").await.unwrap();
+        let client = async {
+            far.write_all(&[b'x'; 1000]).await.unwrap();
+            let mut answer = Vec::new();
+            far.read_to_end(&mut answer).await.unwrap();
+            drop(far);
+            answer
+        };
+        // Neither side can end before the other has done its part.
+        let (closed, answer) = tokio::join!(near.shutdown(), client);
+        assert_eq!((closed.is_ok(), &answer[..]), (true, &b"413"[..]));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_never_closes_is_waited_for_so_long_and_no_longer() {
+        let (near, mut far) = duplex(8);
+        let mut near = PatientStream::new(near, LONG, MOMENT);
+        let endless = async {
+            while far.write_all(b"x").await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let closing = async {
+            near.shutdown().await.unwrap();
+            drop(near);
+        };
+        tokio::join!(closing, endless);
+    }
+}
