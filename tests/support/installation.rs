@@ -306,11 +306,6 @@ impl Program {
         signal(self.pid(), name);
     }
 
-    /// Its process id.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// How it ended, if it did.
     pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("it is our child")
