@@ -6,20 +6,22 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use secrecy::ExposeSecret;
 use sms_broadcaster::admin::{self, Style, TestMessage, json, text};
 use sms_broadcaster::channel::sms::SmsSender;
 use sms_broadcaster::clock::Clock;
 use sms_broadcaster::config::{self, Config, QueueChoice, process_environment};
 use sms_broadcaster::message::{Address, Body, InboundMessage, MessageId};
 use sms_broadcaster::queue::contract::QueueError;
+use sms_broadcaster::seal::{self, KeyId, Keyring, SealingKey};
 use sms_broadcaster::setup::{Setup, Store};
 use sms_broadcaster::source::twilio::SOURCE;
 use tokio::time::{MissedTickBehavior, interval};
 
 use answer::{Failure, complain, show, show_json};
 use flags::{
-    Command, DeadCommand, Flags, ListFlags, MessageFlags, PurgeFlags, RequeueFlags, RouteFlags, SendFlags,
-    ShowFlags, StatsFlags, StatusFlags,
+    Command, DeadCommand, Flags, KeygenFlags, ListFlags, MessageFlags, PurgeFlags, RequeueFlags, RouteFlags,
+    SendFlags, ShowFlags, StatsFlags, StatusFlags,
 };
 
 #[path = "smsctl/answer.rs"]
@@ -40,19 +42,22 @@ fn main() -> ExitCode {
 }
 
 async fn run(flags: Flags) -> Result<(), Failure> {
+    let Flags { config, command } = flags;
     let folder = std::env::current_dir().unwrap_or_default();
-    let file =
-        config::find(flags.config.as_deref(), &process_environment, &folder).map_err(Failure::usage)?;
-    match flags.command {
-        Command::Check => check(&file).await,
-        Command::Route(flags) => route(&file, flags),
-        Command::Send(flags) => send(&file, flags).await,
-        Command::Stats(flags) => stats(&file, &flags).await,
-        Command::Dead(DeadCommand::List(flags)) => list(&file, flags).await,
-        Command::Dead(DeadCommand::Show(flags)) => show_letter(&file, &flags).await,
-        Command::Dead(DeadCommand::Requeue(flags)) | Command::Requeue(flags) => requeue(&file, flags).await,
-        Command::Dead(DeadCommand::Purge(flags)) => purge(&file, flags).await,
-        Command::Status(flags) => status(&file, &flags).await,
+    let file = || config::find(config.as_deref(), &process_environment, &folder).map_err(Failure::usage);
+    match command {
+        Command::Check => check(&file()?).await,
+        Command::Route(flags) => route(&file()?, flags),
+        Command::Send(flags) => send(&file()?, flags).await,
+        Command::Stats(flags) => stats(&file()?, &flags).await,
+        Command::Dead(DeadCommand::List(flags)) => list(&file()?, flags).await,
+        Command::Dead(DeadCommand::Show(flags)) => show_letter(&file()?, &flags).await,
+        Command::Dead(DeadCommand::Requeue(flags)) | Command::Requeue(flags) => {
+            requeue(&file()?, flags).await
+        }
+        Command::Dead(DeadCommand::Purge(flags)) => purge(&file()?, flags).await,
+        Command::Status(flags) => status(&file()?, &flags).await,
+        Command::Keygen(flags) => keygen(&flags),
     }
 }
 
@@ -99,12 +104,21 @@ async fn check(file: &Path) -> Result<(), Failure> {
         QueueChoice::Embedded { path } => format!("{}: {queue}", path.display()),
         QueueChoice::Redis(_) => format!("redis: {queue}"),
     };
-    let checked = [
+    let mut checked = vec![
         ("configuration", config.file.clone()),
         ("subscribers", format!("{}: {}", config.subscribers.display(), subscribers_text(subscribers.len()))),
         ("queue", queue),
     ];
+    checked.extend(keys_text(&config.keys).map(|text| ("keys", text)));
     show(&text::checked(&checked, style()))
+}
+
+/// Which keys there are; `None` without any.
+fn keys_text(keys: &Keyring) -> Option<String> {
+    let mut names = keys.ids();
+    let first = names.next()?;
+    let others: String = names.map(|name| format!(", {name} opens too")).collect();
+    Some(format!("{first} seals{others}"))
 }
 
 fn subscribers_text(count: usize) -> String {
@@ -259,6 +273,15 @@ fn all_found(unknown: &[String]) -> Result<(), Failure> {
 fn not_found(names: &[String]) -> Vec<String> {
     let line = |name: &String| format!("no dead letter {} (see smsctl dead list)", name.escape_debug());
     names.iter().map(line).collect()
+}
+
+/// Prints one line and nothing else, so that it can be the content of a file.
+fn keygen(flags: &KeygenFlags) -> Result<(), Failure> {
+    let id = match &flags.id {
+        Some(id) => KeyId::parse(id).map_err(Failure::of("--id"))?,
+        None => KeyId::dated(Clock::system().now(), seal::random()),
+    };
+    show(&format!("{}\n", SealingKey::written(&id, &seal::random()).expose_secret()))
 }
 
 async fn status(file: &Path, flags: &StatusFlags) -> Result<(), Failure> {

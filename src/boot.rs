@@ -124,10 +124,16 @@ impl Service {
         let config = Arc::new(config);
         let clock = Clock::system();
         let store = Store::open(&config, clock.clone()).await?;
+        if config.keys.is_empty() {
+            tracing::warn!(
+                "queue.encryption_keys is not set: whoever can read the store can read texts and recipients \
+                 (`smsctl keygen` makes a key)"
+            );
+        }
         let metrics = Arc::new(Metrics::new(clock.now()));
         let queue_metrics = Arc::new(QueueMetrics::register(&metrics, config.queue_settings.capacity));
         let queue: Arc<dyn Queue> =
-            Arc::new(MeasuredQueue::new(Arc::clone(&store.queue), Arc::clone(&queue_metrics)));
+            Arc::new(MeasuredQueue::new(Arc::clone(&store.handle.queue), Arc::clone(&queue_metrics)));
         metrics.config_reloaded(true, clock.now());
         let mut tasks = tokio::task::JoinSet::new();
         let drain = config.worker.drain;
@@ -175,7 +181,7 @@ impl Service {
             queue,
             queue_metrics,
             redis,
-            admin: Arc::clone(&store.admin),
+            admin: Arc::clone(&store.handle.admin),
             kind: store.kind,
             metrics,
             worker: worker_metrics,
@@ -208,8 +214,7 @@ impl Service {
 
 /// The store of a service, whichever it is.
 struct Store {
-    queue: Arc<dyn Queue>,
-    admin: Arc<dyn QueueAdmin>,
+    handle: setup::Store,
     kind: StoreKind,
 }
 
@@ -222,21 +227,25 @@ enum StoreKind {
 impl Store {
     /// Opens the store. A file must be usable at once; a server may be away for now.
     async fn open(config: &Config, clock: Clock) -> anyhow::Result<Self> {
-        let settings = config.queue_settings.clone();
+        let (settings, keys) = (config.queue_settings.clone(), config.keys.clone());
         match &config.queue {
             QueueChoice::Embedded { path } => {
                 let path = path.clone();
                 let open = move || EmbeddedQueue::open(&path, settings, clock);
                 let queue = Arc::new(tokio::task::spawn_blocking(open).await??);
                 queue.prepare().await?;
-                Ok(Self { queue: queue.clone(), admin: queue.clone(), kind: StoreKind::Embedded(queue) })
+                Ok(Self {
+                    handle: setup::Store::of(Arc::clone(&queue), keys),
+                    kind: StoreKind::Embedded(queue),
+                })
             }
             QueueChoice::Redis(server) => {
                 let queue = Arc::new(RedisQueue::new(server.clone(), settings, clock)?);
                 if let Err(error @ QueueError::Unusable(_)) = queue.prepare().await {
                     return Err(error.into());
                 }
-                Ok(Self { queue: queue.clone(), admin: queue.clone(), kind: StoreKind::Redis(queue) })
+                let handle = setup::Store::of(Arc::clone(&queue), keys);
+                Ok(Self { handle, kind: StoreKind::Redis(queue) })
             }
         }
     }

@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Router, body};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use crate::boot::{self, Roles, Service};
 use crate::channel::http::HttpClient;
 use crate::clock::Clock;
 use crate::config::{LogFormat, LogSettings};
+use crate::seal::{self, KeyId, SealingKey};
 use crate::server;
 use crate::setup::Setup;
 use crate::source::twilio;
@@ -193,7 +194,7 @@ fn write_configuration(
     let config = format!(
         "[ingress]\nlisten = \"{ingress}\"\npublic_url = \"http://{ingress}\"\n\n[ops]\nlisten = \"{ops}\"\n\n\
          [twilio]\naccount_sid = \"{ACCOUNT}\"\nauth_tokens = [\"{TOKEN}\"]\nfrom = \"{TO}\"\n\
-         api_base = \"http://{provider}\"\n\n[queue]\npath = \"queue.db\"\n"
+         api_base = \"http://{provider}\"\n\n[queue]\npath = \"queue.db\"\nencryption_keys = \"${{file:queue.key}}\"\n"
     );
     let [first, second] = PHONES;
     let target = format!(
@@ -204,6 +205,8 @@ fn write_configuration(
     );
     let path = folder.join("sms-broadcaster.toml");
     std::fs::write(&path, config)?;
+    let key = SealingKey::written(&KeyId::parse("demo").expect("a name"), &seal::random());
+    std::fs::write(folder.join("queue.key"), key.expose_secret())?;
     std::fs::write(folder.join("subscribers.toml"), subscribers)?;
     Setup::load(&path, &|_| None).map_err(|faults| {
         let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();

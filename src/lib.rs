@@ -2,7 +2,7 @@
 //!
 //! # How one message travels
 //!
-//! `Twilio` → [`ingress`] reads the raw request → [`source::twilio`] proves it → [`queue`] stores it → 200.
+//! `Twilio` → [`ingress`] reads the raw request → [`source::twilio`] proves it → [`queue`] stores it, sealed → 200.
 //! A [`worker`] claims it → [`subscribers`] say who gets it → the queue turns it into one delivery per
 //! recipient, in one step → the worker claims each → [`template`] says what it says → a [`channel`] hands it
 //! over and says what happened → [`retry`] says what to do about it → the queue records it.
@@ -12,7 +12,7 @@
 //! A module uses only modules that stand before it in this list (`tests/layers.rs` holds us to it):
 //!
 //! * 0 facts: [`clock`], [`message`], [`delivery`].
-//! * 1 pure logic and measures: [`forbidden`], [`document`], [`subscribers`], [`template`], [`retry`], [`quiet`], [`metrics`].
+//! * 1 pure logic and measures: [`forbidden`], [`document`], [`subscribers`], [`template`], [`seal`], [`retry`], [`quiet`], [`metrics`].
 //! * 2 the two ports: [`queue::contract`], [`channel::contract`].
 //! * 3 back-ends, channels, sources, sockets: the rest of [`queue`], [`channel`], [`source`], and [`server`].
 //! * 4 services: [`ingress`], [`worker`], [`ops`], [`admin`].
@@ -37,6 +37,7 @@ pub mod queue;
 pub mod quiet;
 pub mod reload;
 pub mod retry;
+pub mod seal;
 pub mod server;
 pub mod setup;
 pub mod source;

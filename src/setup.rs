@@ -9,6 +9,8 @@ use crate::document::{self, Environment, Fault};
 use crate::queue::contract::{Queue, QueueAdmin, QueueError};
 use crate::queue::embedded::EmbeddedQueue;
 use crate::queue::redis::RedisQueue;
+use crate::queue::sealed::Sealed;
+use crate::seal::Keyring;
 use crate::subscribers::Subscribers;
 use crate::template::Templates;
 
@@ -74,6 +76,9 @@ pub fn templates(config: &Config) -> Templates {
     templates
 }
 
+/// The one partition that stores have.
+const SHARD: u16 = 0;
+
 /// The operator's handle of a store, beside the services that use it.
 #[derive(Clone)]
 pub struct Store {
@@ -91,13 +96,16 @@ impl Store {
     pub fn open(config: &Config, clock: Clock) -> Result<Self, QueueError> {
         let settings = config.queue_settings.clone();
         match &config.queue {
-            QueueChoice::Embedded { path } => EmbeddedQueue::open_beside(path, settings, clock).map(Self::of),
-            QueueChoice::Redis(server) => RedisQueue::new(server.clone(), settings, clock).map(Self::of),
+            QueueChoice::Embedded { path } => EmbeddedQueue::open_beside(path, settings, clock)
+                .map(|queue| Self::of(Arc::new(queue), config.keys.clone())),
+            QueueChoice::Redis(server) => RedisQueue::new(server.clone(), settings, clock)
+                .map(|queue| Self::of(Arc::new(queue), config.keys.clone())),
         }
     }
 
-    fn of(store: impl Queue + QueueAdmin + 'static) -> Self {
-        let store = Arc::new(store);
-        Self { admin: store.clone(), queue: store }
+    /// Puts the seal before a back-end.
+    pub fn of(queue: Arc<impl Queue + QueueAdmin + 'static>, keys: Keyring) -> Self {
+        let sealed = Arc::new(Sealed::new(queue, keys, SHARD));
+        Self { admin: sealed.clone(), queue: sealed }
     }
 }

@@ -15,6 +15,7 @@ use sms_broadcaster::message::Address;
 use sms_broadcaster::queue::contract::Rate;
 use sms_broadcaster::queue::redis::Durability;
 use sms_broadcaster::retry::RetryPolicy;
+use sms_broadcaster::seal::{KeyId, SealingKey};
 use sms_broadcaster::subscribers::Subscribers;
 
 const SID: &str = "AC0123456789abcdef0123456789abcdef";
@@ -334,7 +335,6 @@ fn keys_of_later_versions_are_known_and_refused() {
     assert_one_fault_in("[queue]\nspool = \"spool\"", 8, later);
     assert_one_fault_in("[queue]\ndurability = \"replica\"", 8, later);
     assert_one_fault_in("[queue]\ndurability = \"disk+replica\"", 8, later);
-    assert_one_fault_in("[queue]\nencryption_keys = [\"k1:AAAA\"]", 8, later);
     for url in ["rediss://a", "redis+sentinel://a/m", "redis://a:1,b:2"] {
         assert_one_fault_in(
             &format!("[queue]\nbackend = \"redis\"\nurl = \"{url}\""),
@@ -344,6 +344,67 @@ fn keys_of_later_versions_are_known_and_refused() {
     }
     assert_one_fault_in("[[source]]\nname = \"office-sim\"\nkind = \"smsgate\"", 7, later);
     assert_one_fault_in("[telemetry]\nendpoint = \"http://127.0.0.1\"", 7, later);
+}
+
+/// `name` and 32 bytes, all of them `fill`.
+fn sealing_key(name: &str, fill: u8) -> String {
+    let id = KeyId::parse(name).unwrap();
+    SealingKey::written(&id, &[fill; 32]).expose_secret().to_owned()
+}
+
+#[test]
+fn keys_seal_in_the_order_in_which_they_stand_and_name_the_destinations() {
+    let (one, other) = (sealing_key("k1", 1), sealing_key("k2", 2));
+    let with = |keys: &str| {
+        let text = minimal() + &format!("[queue]\nencryption_keys = {keys}\n");
+        parse(&text).unwrap_or_else(|faults| panic!("{:?}", told(&faults)))
+    };
+    let config = with(&format!("[\"{one}\", \"{other}\"]"));
+    assert_eq!(config.keys.ids().map(KeyId::as_str).collect::<Vec<_>>(), ["k1", "k2"]);
+    assert!(config.masked().contains("encryption_keys = [\"k1:***\", \"k2:***\"]"), "{}", config.masked());
+    assert!(config.masked().contains("accept_unsealed = true"), "{}", config.masked());
+    assert!(!config.masked().contains("AQEB") && !format!("{config:?} {:?}", config.keys).contains("AQEB"));
+    config.masked().parse::<toml::Table>().unwrap();
+    let alone = with(&format!("\"{one}\""));
+    assert_eq!(alone.destination_secret(), config.destination_secret());
+    let turned = with(&format!("[\"{other}\", \"{one}\"]"));
+    assert_ne!(turned.destination_secret(), config.destination_secret());
+    for secret in [config.destination_secret(), turned.destination_secret()] {
+        assert_ne!(secret, TOKEN.as_bytes());
+    }
+    assert!(with("[]").keys.is_empty());
+    assert_eq!(with("[]").destination_secret(), TOKEN.as_bytes());
+    let strict = with(&format!("[\"{one}\"]\naccept_unsealed = false"));
+    assert!(!strict.keys.accepts_unsealed() && strict.masked().contains("accept_unsealed = false"));
+}
+
+#[test]
+fn every_fault_of_a_key_has_its_line_and_never_the_key() {
+    let (one, other) = (sealing_key("k1", 1), sealing_key("k2", 2));
+    let bytes = one.strip_prefix("k1:").unwrap();
+    for (third, part) in [
+        (format!("k3:{}", &bytes[..40]), "exactly 32 bytes"),
+        (format!("k3:{bytes}AAAA"), "32 bytes"),
+        ("k3:not base64 at all".to_owned(), "NAME:KEY, 32 bytes in base64"),
+        (bytes.to_owned(), "NAME:KEY"),
+        (format!("k 3:{bytes}"), "named [A-Za-z0-9._-]{1,32}"),
+        (format!(":{bytes}"), "named"),
+        (sealing_key("k1", 3), "another key has this name already"),
+        (sealing_key("k3", 1), "this key is there already, under another name"),
+        ("k3:${NO_SUCH}".to_owned(), "`NO_SUCH` is not set"),
+    ] {
+        let section = format!("[queue]\nencryption_keys = [\n\"{one}\",\n\"{other}\",\n\"{third}\",\n]");
+        assert_one_fault_in(&section, 11, part);
+        let faults = parse(&(minimal() + &section)).unwrap_err();
+        assert!(!format!("{faults:?}").contains(&bytes[4..20]), "{faults:?}");
+    }
+    assert_one_fault_in("[queue]\naccept_unsealed = false", 8, "needs `encryption_keys`");
+    assert_one_fault_in(
+        "[queue]\nencryption_keys = []\naccept_unsealed = false",
+        9,
+        "needs `encryption_keys`",
+    );
+    assert_one_fault_in("[queue]\nencryption_keys = 5", 8, "must be");
 }
 
 #[test]
@@ -619,6 +680,7 @@ fn every_key_of_the_example_is_really_read() {
         ("listen = \"127.0.0.1:9464\"", "listen = \"127.0.0.1:9465\""),
         ("path = \"data/queue.db\"", "path = \"queue.db\""),
         ("capacity = 1_000_000", "capacity = 1_000_001"),
+        ("encryption_keys = []", "encryption_keys = [\"k1:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\"]"),
         ("deadline = \"10m\"", "deadline = \"11m\""),
         ("retention = \"24h\"", "retention = \"25h\""),
         ("concurrency = 64", "concurrency = 65"),

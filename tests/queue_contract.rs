@@ -17,6 +17,7 @@ mod model;
 mod on_embedded;
 mod on_redis;
 mod steps;
+mod under_seal;
 
 mod clauses {
     pub(super) mod crashes;
@@ -25,6 +26,7 @@ mod clauses {
     pub(super) mod letters;
     pub(super) mod operator;
     pub(super) mod rates;
+    pub(super) mod seals;
     pub(super) mod time;
 }
 
@@ -49,8 +51,8 @@ fn check<S: Store>(test: impl AsyncFnOnce(&mut Bench<S>)) {
     });
 }
 
-/// Stamps the tests for one back-end. A test that is not named here is dead code, which is an error.
-macro_rules! stamp {
+/// Stamps tests for one back-end. A test that is not named here is dead code, which is an error.
+macro_rules! stamp_tests {
     ($store:ty: $($part:ident { $($test:ident)+ })+) => {
         $($(
             #[test]
@@ -58,6 +60,13 @@ macro_rules! stamp {
                 super::check::<$store>(super::clauses::$part::$test);
             }
         )+)+
+    };
+}
+
+/// The tests, and a random walk.
+macro_rules! stamp {
+    ($store:ty: $($tests:tt)+) => {
+        stamp_tests! { $store: $($tests)+ }
 
         #[test]
         fn a_random_walk_agrees_with_the_model() {
@@ -158,6 +167,32 @@ macro_rules! contract_for {
 contract_for! {
     embedded: crate::queue_contract::on_embedded::Embedded;
     redis: crate::queue_contract::on_redis::OnRedis;
+    sealed_embedded: crate::queue_contract::under_seal::UnderSeal<crate::queue_contract::on_embedded::Embedded>;
+    sealed_redis: crate::queue_contract::under_seal::UnderSeal<crate::queue_contract::on_redis::OnRedis>;
+}
+
+macro_rules! seals_for {
+    ($($back_end:ident: $store:ty;)+) => {$(
+        mod $back_end {
+            stamp_tests! { crate::queue_contract::under_seal::UnderSeal<$store>:
+                seals {
+                    q16_what_no_key_opens_is_undecryptable_and_its_neighbours_do_not_notice
+                    q18_an_undecryptable_letter_goes_back_once_its_key_is_there
+                    a_key_is_changed_without_losing_what_the_old_one_sealed
+                    what_was_changed_or_moved_is_undecryptable
+                    what_was_stored_before_there_were_keys_is_read_unless_it_is_forbidden
+                    a_sealed_message_takes_no_recipient_that_is_not
+                    what_a_sweep_takes_over_is_opened_too
+                    people_are_shown_masked_to_who_has_the_key_and_not_at_all_to_others
+                }
+            }
+        }
+    )+};
+}
+
+seals_for! {
+    seals_embedded: crate::queue_contract::on_embedded::Embedded;
+    seals_redis: crate::queue_contract::on_redis::OnRedis;
 }
 
 #[test]

@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Requeue(RequeueFlags),
     /// Show where the deliveries of one message stand
     Status(StatusFlags),
+    /// Make a key for queue.encryption_keys; needs no configuration
+    Keygen(KeygenFlags),
 }
 
 #[derive(Subcommand)]
@@ -95,6 +97,14 @@ pub(crate) struct StatsFlags {
     /// Look again every second, until Ctrl-C
     #[arg(long)]
     pub(crate) watch: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct KeygenFlags {
+    /// Its name: letters, digits, dots, dashes and underscores, at most 32 [default: k, the date and four
+    /// random digits]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) id: Option<String>,
 }
 
 #[derive(Args)]

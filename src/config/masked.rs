@@ -72,6 +72,10 @@ impl Config {
                 page.text("durability", if disk { &"disk" } else { &"process" });
             }
         }
+        page.list("encryption_keys", self.keys.ids().map(|id| format!("{id}:{SECRET}")));
+        if !self.keys.is_empty() {
+            page.bare("accept_unsealed", &self.keys.accepts_unsealed());
+        }
         page.bare("capacity", &self.queue_settings.capacity);
     }
 

@@ -22,6 +22,7 @@ use crate::message::{AccountSid, Address, Malformed};
 use crate::queue::contract::{LaneLimits, QueueSettings, Rate};
 use crate::queue::redis::{Durability, RedisSettings};
 use crate::retry::RetryPolicy;
+use crate::seal::{Keyring, SealingKey};
 use crate::source::twilio::{MAX_TOKENS, PublicUrl, TwilioSettings};
 use crate::subscribers::parse_sender;
 use crate::template::{DEFAULT_SLACK, DEFAULT_SMS, Templates};
@@ -46,7 +47,7 @@ pub(super) fn build(root: &Section<'_>, path: &Path) -> Option<Config> {
         .table("ops", |ops| (ops.parsed("listen", listen).unwrap_or(loopback(9464)), ops.line_of("listen")));
     let twilio = root.table("twilio", twilio);
     let times = root.table("message", message);
-    let (queue, capacity) = root.table("queue", |section| queue(section, folder));
+    let (queue, capacity, keys) = root.table("queue", |section| queue(section, folder));
     let (worker, lease_line) = root.table("worker", |section| worker(section, times.deadline));
     let retry = root.table("retry", retry);
     let channels = root.table("channel", |channels| {
@@ -103,6 +104,7 @@ pub(super) fn build(root: &Section<'_>, path: &Path) -> Option<Config> {
             capacity,
             ..QueueSettings::default()
         },
+        keys,
         retry,
         worker,
         channels,
@@ -210,8 +212,8 @@ fn message(section: &Section<'_>) -> Times {
     times
 }
 
-/// The back-end, and the capacity.
-fn queue(section: &Section<'_>, folder: &Path) -> (Option<QueueChoice>, u64) {
+/// The back-end, the capacity and the keys.
+fn queue(section: &Section<'_>, folder: &Path) -> (Option<QueueChoice>, u64, Keyring) {
     #[derive(Clone, Copy, PartialEq)]
     enum Backend {
         Embedded,
@@ -246,9 +248,6 @@ fn queue(section: &Section<'_>, folder: &Path) -> (Option<QueueChoice>, u64) {
     if section.text("spool").is_some_and(|spool| !spool.as_str().is_empty()) {
         section.not_yet("spool");
     }
-    if !section.is_empty_list("encryption_keys") {
-        section.later("encryption_keys");
-    }
     let capacity = section.integer("capacity", QueueSettings::default().capacity, 1..=1_000_000_000_000);
     let choice = match backend {
         Backend::Embedded => Some(QueueChoice::Embedded { path: folder.join(path) }),
@@ -257,7 +256,29 @@ fn queue(section: &Section<'_>, folder: &Path) -> (Option<QueueChoice>, u64) {
             durability.map(|durability| QueueChoice::Redis(RedisSettings { url, durability }))
         }
     };
-    (choice, capacity)
+    (choice, capacity, keyring(section))
+}
+
+/// The keys that seal what is stored. A name or key that is there twice is a rotation gone wrong.
+fn keyring(section: &Section<'_>) -> Keyring {
+    let mut keys = Vec::<SealingKey>::new();
+    section.list("encryption_keys", |text| {
+        let key = SealingKey::parse(text)?;
+        if keys.iter().any(|other| other.id() == key.id()) {
+            return Err(Malformed("another key has this name already"));
+        }
+        if keys.iter().any(|other| other.is_same_as(&key)) {
+            return Err(Malformed("this key is there already, under another name"));
+        }
+        keys.push(key);
+        Ok(())
+    });
+    let accept_unsealed = section.flag("accept_unsealed", true);
+    let has_keys = section.has("encryption_keys") && !section.is_empty_list("encryption_keys");
+    if !accept_unsealed && !has_keys {
+        section.fault_of("accept_unsealed", "needs `encryption_keys`: without them nothing is sealed");
+    }
+    Keyring::new(keys, accept_unsealed)
 }
 
 /// The worker, and the line to blame its lease on.

@@ -17,6 +17,7 @@ use crate::ingress::IngressSettings;
 use crate::queue::contract::QueueSettings;
 use crate::queue::redis::RedisSettings;
 use crate::retry::RetryPolicy;
+use crate::seal::Keyring;
 use crate::source::twilio::TwilioSettings;
 use crate::subscribers::Subscribers;
 use crate::worker::settings::{ChannelPlan, WorkerSettings};
@@ -73,6 +74,8 @@ pub struct Config {
     pub queue: QueueChoice,
     /// What every back-end needs to know.
     pub queue_settings: QueueSettings,
+    /// The keys that seal what the queue stores.
+    pub keys: Keyring,
     /// How failed attempts are repeated.
     pub retry: RetryPolicy,
     /// The worker.
@@ -105,13 +108,16 @@ impl Config {
         subscribers.deadlines_beyond(self.queue_settings.retention)
     }
 
-    /// The secret for [`crate::delivery::DestinationKeyer`]: the first auth token.
+    /// The secret for [`crate::delivery::DestinationKeyer`]: of the first encryption key; without any, the
+    /// first auth token.
     ///
-    /// Every process of a fleet has it, and nobody who only sees the store does. When the first token
-    /// changes, destinations get new names: pauses and rates start anew, work in the store is not harmed.
+    /// Every process of a fleet has it, and nobody who only sees the store does. When it changes,
+    /// destinations get new names: pauses and rates start anew, work in the store is not harmed.
     pub fn destination_secret(&self) -> &[u8] {
-        // There is always a first one: an empty list is a fault.
-        self.twilio.auth_tokens.first().map_or(&[], |token| token.expose_secret().as_bytes())
+        // There is always a first token: an empty list is a fault.
+        let token =
+            || self.twilio.auth_tokens.first().map_or(&[][..], |token| token.expose_secret().as_bytes());
+        self.keys.destination_secret().unwrap_or_else(token)
     }
 }
 

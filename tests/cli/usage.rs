@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sms_broadcaster::seal::SealingKey;
 
 use super::assert_fields;
 use super::bench::{Bench, ROUTED, bare_command, finish, run};
@@ -22,12 +23,36 @@ fn help_and_version_need_no_configuration() {
         run(command).fine().out
     };
     let help = plain(&["--help"]);
-    for command in ["check", "route", "send", "stats", "dead", "requeue", "status", "--config"] {
+    for command in ["check", "route", "send", "stats", "dead", "requeue", "status", "keygen", "--config"] {
         assert!(help.contains(command), "{command}: {help}");
     }
     assert!(plain(&["dead", "--help"]).contains("purge"));
     assert!(plain(&["requeue", "--help"]).contains("--dry-run"));
     assert_eq!(plain(&["--version"]), format!("smsctl {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_fresh_key_is_one_line_that_the_configuration_takes() {
+    let bench = Bench::without_store();
+    let keygen = |arguments: &[&str]| {
+        let mut command = bare_command(bench.folder.path());
+        command.arg("keygen").args(arguments);
+        run(command)
+    };
+    let (one, other) = (keygen(&[]).fine().out, keygen(&[]).fine().out);
+    assert_ne!(one, other);
+    for line in [&one, &other] {
+        assert!(line.starts_with('k') && line.ends_with('\n') && line.lines().count() == 1, "{line}");
+        SealingKey::parse(line.trim_end()).unwrap();
+    }
+    let named = keygen(&["--id", "spring.2027"]).fine().out;
+    assert_eq!(SealingKey::parse(named.trim_end()).unwrap().id().as_str(), "spring.2027");
+    keygen(&["--id", "no name"]).failed(2, "--id: a key is named");
+
+    std::fs::write(bench.folder.path().join("queue.key"), &one).unwrap();
+    bench.write_config("encryption_keys = \"${file:queue.key}\"");
+    let name = one.split(':').next().unwrap();
+    assert!(bench.smsctl(&["check"]).fine().out.contains(&format!("{name} seals")));
 }
 
 #[test]

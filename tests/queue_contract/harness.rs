@@ -1,5 +1,6 @@
 //! What a back-end has to bring to be put through the suite.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sms_broadcaster::clock::Clock;
@@ -21,7 +22,7 @@ pub(crate) trait Store: Sized {
     async fn new(settings: &QueueSettings, clock: &Clock) -> Self;
 
     /// The queue of the service that has it open.
-    fn queue(&self) -> &Self::Queue;
+    fn queue(&self) -> &Arc<Self::Queue>;
 
     /// Forgets everything and begins anew.
     async fn clear(&mut self, settings: &QueueSettings, clock: &Clock);
@@ -44,6 +45,12 @@ pub(crate) trait Store: Sized {
 
     /// Whether any record, field or column holds `text`.
     fn keeps(&self, text: &str) -> bool;
+
+    /// Every value of every record, field and column.
+    fn values(&self) -> Vec<Vec<u8>>;
+
+    /// Puts `new` in the place of `old`, a value that is there once, as whoever may write to it could.
+    fn overwrite(&self, old: &[u8], new: &[u8]);
 
     /// Messages of which there is a record.
     fn records(&self) -> usize;

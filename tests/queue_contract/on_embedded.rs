@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::types::ValueRef;
@@ -16,7 +17,7 @@ use super::harness::Store;
 pub(crate) struct Embedded {
     folder: TempDir,
     // `None` only while it is being opened: the file has one service at a time.
-    queue: Option<EmbeddedQueue>,
+    queue: Option<Arc<EmbeddedQueue>>,
 }
 
 const FILE: &str = "queue.db";
@@ -43,7 +44,7 @@ impl Store for Embedded {
         store
     }
 
-    fn queue(&self) -> &EmbeddedQueue {
+    fn queue(&self) -> &Arc<EmbeddedQueue> {
         self.queue.as_ref().expect("open between two calls")
     }
 
@@ -54,7 +55,7 @@ impl Store for Embedded {
     async fn reopen(&mut self, settings: &QueueSettings, clock: &Clock) {
         drop(self.queue.take());
         let queue = EmbeddedQueue::open(&self.path(), settings.clone(), clock.clone());
-        self.queue = Some(queue.expect("the file can be opened"));
+        self.queue = Some(Arc::new(queue.expect("the file can be opened")));
         self.queue().prepare().await.expect("a file fit for use");
     }
 
@@ -82,28 +83,39 @@ impl Store for Embedded {
     }
 
     fn keeps(&self, text: &str) -> bool {
+        let holds = |value: &Vec<u8>| value.windows(text.len()).any(|window| window == text.as_bytes());
+        self.values().iter().any(holds)
+    }
+
+    fn values(&self) -> Vec<Vec<u8>> {
         let door = self.back_door();
         let tables = "SELECT name FROM sqlite_schema WHERE type = 'table'";
         let mut tables = door.prepare(tables).expect("a schema");
         let names: Vec<String> =
             tables.query_map([], |row| row.get(0)).and_then(Iterator::collect).expect("names");
-        names.iter().any(|table| {
+        let mut values = Vec::new();
+        for table in names {
             let mut statement = door.prepare(&format!("SELECT * FROM {table}")).expect("a table");
             let columns = statement.column_count();
             let mut rows = statement.query([]).expect("rows");
             while let Some(row) = rows.next().expect("a row") {
-                let holds = (0..columns).any(|column| match row.get_ref(column) {
-                    Ok(ValueRef::Text(bytes) | ValueRef::Blob(bytes)) => {
-                        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+                for column in 0..columns {
+                    if let Ok(ValueRef::Text(bytes) | ValueRef::Blob(bytes)) = row.get_ref(column) {
+                        values.push(bytes.to_vec());
                     }
-                    _ => false,
-                });
-                if holds {
-                    return true;
                 }
             }
-            false
-        })
+        }
+        values
+    }
+
+    fn overwrite(&self, old: &[u8], new: &[u8]) {
+        let door = self.back_door();
+        let change = |table: &str, column: &str| {
+            let sql = format!("UPDATE {table} SET {column} = ?2 WHERE {column} = ?1");
+            door.execute(&sql, [old, new]).expect("the file can be written beside its service")
+        };
+        assert_eq!(change("message", "payload") + change("work", "recipient"), 1, "it was there once");
     }
 
     fn records(&self) -> usize {

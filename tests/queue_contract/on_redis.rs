@@ -1,5 +1,6 @@
 //! The queue on Redis, on the bench.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Client, Connection, Script};
@@ -13,18 +14,18 @@ use crate::support::redis_server::RedisServer;
 /// The queue on a redis-server of the test's own.
 pub(crate) struct OnRedis {
     server: RedisServer,
-    queue: RedisQueue,
+    queue: Arc<RedisQueue>,
 }
 
 /// Writes every command to the disk before it is answered, so that a kill loses nothing.
 const ALWAYS: [&str; 2] = ["--appendfsync", "always"];
 
 impl OnRedis {
-    async fn open(server: &RedisServer, settings: &QueueSettings, clock: &Clock) -> RedisQueue {
+    async fn open(server: &RedisServer, settings: &QueueSettings, clock: &Clock) -> Arc<RedisQueue> {
         let place = RedisSettings::at(server.url().into());
         let queue = RedisQueue::new(place, settings.clone(), clock.clone()).expect("the address is right");
         queue.prepare().await.expect("a server fit for use");
-        queue
+        Arc::new(queue)
     }
 
     fn back_door(&self) -> Connection {
@@ -48,7 +49,7 @@ impl Store for OnRedis {
         Self { server, queue }
     }
 
-    fn queue(&self) -> &RedisQueue {
+    fn queue(&self) -> &Arc<RedisQueue> {
         &self.queue
     }
 
@@ -93,6 +94,30 @@ impl Store for OnRedis {
         let script = "for _, key in ipairs(redis.call('KEYS', '*')) do \
              if string.find(redis.call('DUMP', key), ARGV[1], 1, true) then return 1 end end return 0";
         self.run(script, text) == 1
+    }
+
+    fn values(&self) -> Vec<Vec<u8>> {
+        let script = "local values = {} \
+             local function add(list) for _, value in ipairs(list) do \
+             if type(value) == 'table' then add(value) else values[#values + 1] = value end end end \
+             for _, key in ipairs(redis.call('KEYS', '*')) do local kind = redis.call('TYPE', key).ok \
+             if kind == 'string' then add({ redis.call('GET', key) }) \
+             elseif kind == 'hash' then add(redis.call('HGETALL', key)) \
+             elseif kind == 'zset' then add(redis.call('ZRANGE', key, 0, -1)) \
+             elseif kind == 'set' then add(redis.call('SMEMBERS', key)) \
+             elseif kind == 'stream' then add(redis.call('XRANGE', key, '-', '+')) end end \
+             return values";
+        Script::new(script).invoke(&mut self.back_door()).expect("the script runs")
+    }
+
+    fn overwrite(&self, old: &[u8], new: &[u8]) {
+        let script = "local number = 0 \
+             for _, key in ipairs(redis.call('KEYS', 'sq1:*:m:*')) do local all = redis.call('HGETALL', key) \
+             for at = 1, #all, 2 do if all[at + 1] == ARGV[1] then number = number + 1 \
+             redis.call('HSET', key, all[at], ARGV[2]) end end end return number";
+        let script = Script::new(script);
+        let number: i64 = script.arg(old).arg(new).invoke(&mut self.back_door()).expect("the script runs");
+        assert_eq!(number, 1, "it was there once");
     }
 
     fn records(&self) -> usize {
