@@ -15,5 +15,6 @@ mod redis_queue;
 mod server;
 mod services;
 mod signature_vectors;
+mod sealing;
 mod subscribers;
 mod support;

@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::Client;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use sms_broadcaster::clock::Clock;
 use sms_broadcaster::config::Config;
+use sms_broadcaster::seal::{KeyId, SealingKey};
 use sms_broadcaster::setup::Store;
 use sms_broadcaster::source::twilio::sign;
 use tempfile::TempDir;
@@ -93,6 +94,20 @@ impl Installation {
         ));
         installation.write_config("operator.toml", [0, 0], &installation.queue, &installation.more);
         installation
+    }
+
+    /// What starts from now on, and `smsctl`, has these keys; equal names are equal keys.
+    pub(crate) fn seal_with(&mut self, names: &[&str]) {
+        let key = |name: &&str| {
+            let mut bytes = [0; 32];
+            bytes[..name.len()].copy_from_slice(name.as_bytes());
+            let id = KeyId::parse(name).expect("a name");
+            format!("{:?}", SealingKey::written(&id, &bytes).expose_secret())
+        };
+        let keys: Vec<String> = names.iter().map(key).collect();
+        let unsealed = self.queue.split("\nencryption_keys").next().expect("lines");
+        self.queue = format!("{unsealed}\nencryption_keys = [{}]", keys.join(", "));
+        self.write_config("operator.toml", [0, 0], &self.queue, &self.more);
     }
 
     /// The folder.

@@ -67,6 +67,11 @@ impl RedisServer {
         self.child.id()
     }
 
+    /// Where its files are.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Sends one command, words without blanks, and returns the raw reply.
     pub(crate) fn command(&self, line: &str) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("redis-server answers");

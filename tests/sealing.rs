@@ -1,0 +1,237 @@
+//! Sealing with real programs: what a thief finds in the store, and what becomes of messages while keys
+//! change.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use redis::Value;
+use serde_json::json;
+
+use crate::support::installation::{Installation, LOOK, PHONES, Program, SLACK, sid};
+use crate::support::provider::{Provider, Received, Reply};
+use crate::support::redis_server::RedisServer;
+
+const FAST: &str = "[worker]\nlease = \"12s\"\n\n[retry]\nbase = \"100ms\"\n\n\
+    [channel.sms]\ntimeout = \"10s\"\nrate = \"off\"\nrate_per_destination = \"off\"\n\n\
+    [channel.slack]\ntimeout = \"1s\"\nrate = \"off\"\nrate_per_destination = \"off\"\n";
+const SENDER: &str = "+12223334444";
+const TEXT: &str = "Your code is 493817";
+
+/// What a thief looks for: the text, its code, and the people in it, without what is the same for all numbers.
+const SECRETS: [&str; 7] =
+    [TEXT, "493817", "2223334444", "5005550006", "2025550147", "2025550169", "/slack/mfa"];
+
+/// Which of the secrets can be read in `bytes`.
+fn readable(bytes: &[u8]) -> Vec<&'static str> {
+    let is_in = |secret: &&&str| bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+    SECRETS.iter().filter(is_in).copied().collect()
+}
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() { files(&path, found) } else { found.push(path) }
+    }
+}
+
+/// What can be read in the files of `folder` whose names begin with `name`.
+fn readable_in_files(folder: &Path, name: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    files(folder, &mut paths);
+    let mut found = Vec::new();
+    for path in paths {
+        let its_name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        // A log may be gone between the listing and the reading.
+        let Ok(bytes) = fs::read(&path) else { continue };
+        if its_name.starts_with(name) {
+            found.extend(readable(&bytes).into_iter().map(|secret| format!("{secret} in {its_name}")));
+        }
+    }
+    found
+}
+
+/// What can be read in the names and dumps of a server's keys.
+fn readable_in_dumps(server: &RedisServer) -> Vec<String> {
+    let mut door = redis::Client::open(server.url()).and_then(|client| client.get_connection()).expect("a server");
+    let mut ask = |command: &mut redis::Cmd| command.query::<Value>(&mut door).expect("an answer");
+    // Then a dump holds short and long texts alike as they are.
+    ask(redis::cmd("CONFIG").arg("SET").arg("rdbcompression").arg("no"));
+    let keys: Vec<Vec<u8>> = redis::from_redis_value(ask(redis::cmd("KEYS").arg("*"))).expect("names");
+    assert!(keys.len() > 3, "a store that was used");
+    let mut found = Vec::new();
+    for key in keys {
+        let dump: Option<Vec<u8>> = redis::from_redis_value(ask(redis::cmd("DUMP").arg(&key))).expect("a dump");
+        let bytes = [key.as_slice(), &dump.unwrap_or_default()].concat();
+        let name = String::from_utf8_lossy(&key);
+        found.extend(readable(&bytes).into_iter().map(|secret| format!("{secret} in {name}")));
+    }
+    found
+}
+
+fn delivered_to(requests: &[Received], destination: &str) -> bool {
+    requests.iter().any(|request| {
+        request.destination == destination && request.accepted() && request.text().contains(TEXT)
+    })
+}
+
+fn ended(channel: &str, state: &str, number: u32) -> String {
+    format!("sms_broadcaster_deliveries_total{{channel=\"{channel}\",state=\"{state}\"}} {number}")
+}
+
+/// One text is in every state at once: Slack has it, one phone refused it, the other is being tried.
+async fn one_of_each(provider: &Provider, installation: &Installation, program: &Program, number: u32) {
+    provider.always(PHONES[0], Reply::twilio_error(400, 21211));
+    provider.script(PHONES[1], [Reply::ok().delayed(Duration::from_secs(600))]);
+    assert_eq!(installation.post(program.ingress, &sid(number), SENDER, TEXT).await, Some(200));
+    installation.wait_for_metric(program, &ended("slack", "delivered", number)).await;
+    installation.wait_for_metric(program, &ended("sms", "dead", number)).await;
+    let on_its_way = |requests: &[Received]| requests.iter().any(|request| request.destination == PHONES[1]);
+    provider.wait_until("the other phone is being tried", on_its_way).await;
+}
+
+/// Waits until `look` finds nothing.
+async fn wait_until_gone(what: &str, look: impl Fn() -> Vec<String>) {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let found = look();
+        if found.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < end, "{what}: {found:?}");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+#[tokio::test]
+async fn with_keys_a_stolen_redis_shows_no_text_and_nobody_whatever_state_they_are_in() {
+    let (provider, server) = (Provider::start(), RedisServer::start());
+    let mut installation = Installation::redis(&provider, &server.url(), FAST);
+    installation.seal_with(&["k1"]);
+    let program = installation.start("sms-broadcaster").await;
+    one_of_each(&provider, &installation, &program, 1).await;
+    assert_eq!(readable_in_dumps(&server), Vec::<String>::new());
+    assert_eq!(readable_in_files(server.folder(), ""), Vec::<String>::new(), "nor do its files");
+    // Who has the keys sees them masked.
+    let letters = installation.smsctl_json(&["dead", "list", "--json"]);
+    assert_eq!(letters[0]["destination"], "+1******0147");
+    assert_eq!(readable(letters.to_string().as_bytes()), Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn with_keys_a_stolen_disk_shows_no_text_and_nobody_whatever_state_they_are_in() {
+    let provider = Provider::start();
+    let mut installation = Installation::embedded(&provider, FAST);
+    installation.seal_with(&["k1"]);
+    let program = installation.start("sms-broadcaster").await;
+    one_of_each(&provider, &installation, &program, 1).await;
+    assert_eq!(readable_in_files(installation.folder(), "queue.db"), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn without_keys_a_text_is_gone_from_redis_when_its_last_recipient_has_it() {
+    let (provider, server) = (Provider::start(), RedisServer::start());
+    let installation = Installation::redis(&provider, &server.url(), FAST);
+    provider.script(PHONES[1], [Reply::ok().delayed(Duration::from_secs(1))]);
+    let program = installation.start("sms-broadcaster").await;
+    assert_eq!(installation.post(program.ingress, &sid(1), SENDER, TEXT).await, Some(200));
+    installation.wait_for_metric(&program, &ended("slack", "delivered", 1)).await;
+    assert!(readable_in_dumps(&server).len() >= 3, "the search would find it");
+    installation.wait_for_metric(&program, &ended("sms", "delivered", 2)).await;
+    assert_eq!(readable_in_dumps(&server), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn without_keys_a_text_is_gone_from_the_disk_soon_after_its_last_recipient_has_it() {
+    let provider = Provider::start();
+    let installation = Installation::embedded(&provider, FAST);
+    let look = || readable_in_files(installation.folder(), "queue.db");
+    let program = installation.start("sms-broadcaster").await;
+    for number in 1..=3 {
+        provider.script(PHONES[1], [Reply::ok().delayed(Duration::from_secs(1))]);
+        assert_eq!(installation.post(program.ingress, &sid(number), SENDER, TEXT).await, Some(200));
+        installation.wait_for_metric(&program, &ended("slack", "delivered", number)).await;
+        assert!(look().len() >= 3, "the search would find it");
+        installation.wait_for_metric(&program, &ended("sms", "delivered", 2 * number)).await;
+        wait_until_gone("still on the disk", look).await;
+    }
+}
+
+#[tokio::test]
+async fn a_worker_without_the_key_loses_nothing_and_a_requeue_delivers_once_it_has_it() {
+    let (provider, server) = (Provider::start(), RedisServer::start());
+    let mut installation = Installation::redis(&provider, &server.url(), FAST);
+    installation.seal_with(&["old"]);
+    let mut without = installation.start("sms-worker").await;
+    installation.seal_with(&["new", "old"]);
+    let ingress = installation.start("sms-ingress").await;
+    assert_eq!(installation.post(ingress.ingress, &sid(1), SENDER, TEXT).await, Some(200));
+    installation.wait_for_metric(&without, &ended("in", "dead", 1)).await;
+    assert!(provider.requests().is_empty());
+    let letters = installation.smsctl_json(&["dead", "list", "--json"]);
+    for (field, value) in [
+        ("cause", json!("undecryptable")),
+        ("destination", json!(null)),
+        ("last_error", json!("unreadable, code no_key:new")),
+    ] {
+        assert_eq!(letters[0][field], value, "{field}");
+    }
+    assert_eq!(without.stop(), Some(0));
+
+    let with = installation.start("sms-worker").await;
+    let id = format!("{}/0", sid(1));
+    let requeued = installation.smsctl_json(&["requeue", &id, "--json"]);
+    assert_eq!(requeued, json!({"requeued": 1, "skipped": 0}));
+    let everywhere = |requests: &[Received]| {
+        [PHONES[0], PHONES[1], SLACK].iter().all(|destination| delivered_to(requests, destination))
+    };
+    provider.wait_until("everybody has it", everywhere).await;
+    installation.wait_for_metric(&with, &ended("sms", "delivered", 2)).await;
+    installation.wait_for_metric(&with, "sms_broadcaster_conservation_error 0").await;
+    assert_eq!(provider.requests().len(), 3, "once each");
+}
+
+#[tokio::test]
+async fn keys_are_changed_under_pending_work_and_nothing_is_lost() {
+    let provider = Provider::start();
+    for phone in PHONES {
+        provider.script(phone, [Reply::too_many("2")]);
+    }
+    let mut installation = Installation::embedded(&provider, FAST);
+    installation.seal_with(&["old"]);
+    let mut program = installation.start("sms-broadcaster").await;
+    assert_eq!(installation.post(program.ingress, &sid(1), SENDER, TEXT).await, Some(200));
+    provider.wait_until("both phones were tried", |requests| requests.len() == 3).await;
+    assert_eq!(program.stop(), Some(0));
+    assert!(!delivered_to(&provider.requests(), PHONES[0]));
+
+    installation.seal_with(&["new", "old"]);
+    let mut program = installation.start("sms-broadcaster").await;
+    installation.wait_for_metric(&program, &ended("sms", "delivered", 2)).await;
+    assert_eq!(program.stop(), Some(0));
+    installation.seal_with(&["new"]);
+    let program = installation.start("sms-broadcaster").await;
+    assert_eq!(installation.post(program.ingress, &sid(2), SENDER, TEXT).await, Some(200));
+    installation.wait_for_metric(&program, &ended("sms", "delivered", 2)).await;
+    assert_eq!(provider.requests().len(), 8);
+}
+
+#[tokio::test]
+async fn a_service_without_keys_says_so_once() {
+    const WARNING: &str = "queue.encryption_keys is not set";
+    let provider = Provider::start();
+    let mut installation = Installation::embedded(&provider, FAST);
+    for expected in [1, 0] {
+        let mut program = installation.start("sms-broadcaster").await;
+        assert_eq!(program.stop(), Some(0));
+        // Its last words are read a moment after its end.
+        wait_until_gone("no word about the drain", || {
+            let has_ended = program.log().iter().any(|line| line.contains("draining"));
+            if has_ended { Vec::new() } else { program.log() }
+        })
+        .await;
+        let warnings = program.log().iter().filter(|line| line.contains(WARNING)).count();
+        assert_eq!(warnings, expected, "{:?}", program.log());
+        installation.seal_with(&["k1"]);
+    }
+}
