@@ -80,7 +80,10 @@ impl Installation {
         let folder = tempfile::tempdir().expect("a temporary folder");
         // Whoever comes second finds it installed, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder().no_proxy().build().expect("a client");
+        // The ingress closes a connection that was idle for ten seconds; a request that meets that moment would
+        // get no answer.
+        let client = Client::builder().no_proxy().pool_idle_timeout(Duration::from_secs(5)).build();
+        let client = client.expect("a client");
         let installation = Self {
             folder,
             poster: Poster { client },
