@@ -8,6 +8,7 @@ use clap::{Args, Parser};
 use crate::boot;
 use crate::config::{self, Config, process_environment};
 use crate::document::Fault;
+use crate::health;
 use crate::setup;
 use crate::subscribers::Subscribers;
 
@@ -24,6 +25,10 @@ pub struct ServiceArgs {
     /// Read the configuration, print it with secrets masked, and exit: 0 if it is good, 2 if not
     #[arg(long, global = true)]
     pub check_config: bool,
+    /// Ask the service that runs on this configuration whether it is ready, and exit: 0 if it is, 1 if
+    /// not. Meant for health checks of containers
+    #[arg(long, global = true, conflicts_with = "check_config")]
+    pub health: bool,
 }
 
 /// A program that runs one role.
@@ -48,8 +53,11 @@ pub fn single_role(roles: Roles) -> ExitCode {
     run(&SingleRole::parse().service, roles)
 }
 
-/// Loads the configuration and runs `roles`, or only checks it.
+/// Loads the configuration and runs `roles`, or only checks it, or asks who runs on it.
 pub fn run(args: &ServiceArgs, roles: Roles) -> ExitCode {
+    if args.health {
+        return ask_for_health(args);
+    }
     match prepared(args, roles) {
         Ok((config, _)) if args.check_config => {
             println!("{}", config.masked());
@@ -63,14 +71,39 @@ pub fn run(args: &ServiceArgs, roles: Roles) -> ExitCode {
     }
 }
 
-/// The configuration, and the subscribers where they are needed: for a worker, and for a check. Or what
-/// is wrong with either, in lines for people.
-fn prepared(args: &ServiceArgs, roles: Roles) -> Result<(Config, Option<Subscribers>), Vec<String>> {
-    let lines = |faults: Vec<Fault>| faults.iter().map(ToString::to_string).collect::<Vec<_>>();
+/// Says whether the service that runs on this configuration is ready.
+fn ask_for_health(args: &ServiceArgs) -> ExitCode {
+    let config = match configuration(args) {
+        Ok(config) => config,
+        Err(faults) => {
+            faults.iter().for_each(|fault| eprintln!("{fault}"));
+            return ExitCode::from(USAGE);
+        }
+    };
+    match health::ask(config.ops_listen) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn lines(faults: Vec<Fault>) -> Vec<String> {
+    faults.iter().map(ToString::to_string).collect()
+}
+
+fn configuration(args: &ServiceArgs) -> Result<Config, Vec<String>> {
     let folder = std::env::current_dir().unwrap_or_default();
     let path = config::find(args.config.as_deref(), &process_environment, &folder)
         .map_err(|error| vec![error.to_string()])?;
-    let config = Config::load(&path, &process_environment).map_err(lines)?;
+    Config::load(&path, &process_environment).map_err(lines)
+}
+
+/// The configuration, and the subscribers where they are needed: for a worker, and for a check. Or what
+/// is wrong with either, in lines for people.
+fn prepared(args: &ServiceArgs, roles: Roles) -> Result<(Config, Option<Subscribers>), Vec<String>> {
+    let config = configuration(args)?;
     let subscribers = (roles.worker || args.check_config)
         .then(|| setup::subscribers(&config, &process_environment))
         .transpose()

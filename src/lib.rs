@@ -15,7 +15,7 @@
 //! * 1 pure logic and measures: [`forbidden`], [`document`], [`subscribers`], [`template`], [`seal`], [`retry`], [`quiet`], [`metrics`].
 //! * 2 the two ports: [`queue::contract`], [`channel::contract`].
 //! * 3 back-ends, channels, sources, sockets: the rest of [`queue`], [`channel`], [`source`], and [`server`].
-//! * 4 services: [`ingress`], [`worker`], [`ops`], [`admin`].
+//! * 4 services: [`ingress`], [`worker`], [`ops`], [`health`], [`admin`].
 //! * 5 assembly, which alone knows every concrete type: [`config`], [`setup`], [`reload`], [`boot`], [`cli`], [`demo`], [`init`].
 
 pub mod admin;
@@ -28,6 +28,7 @@ pub mod delivery;
 pub mod demo;
 pub mod document;
 pub mod forbidden;
+pub mod health;
 pub mod ingress;
 pub mod init;
 pub mod message;

@@ -7,6 +7,7 @@ mod crash;
 mod delivery;
 mod embedded_queue;
 mod ingress;
+mod health;
 mod init;
 mod layers;
 mod metrics_table;

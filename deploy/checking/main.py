@@ -12,16 +12,20 @@ from report import Failed, Skipped
 from tools import ROOT, Tools
 
 # Modules of checks, in order; each has CHECKS, a list of (name, function of Tools).
-STATIC = ["monitoring"]
+STATIC = ["containers", "kubernetes", "monitoring", "dashboards"]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="deploy/check", description="Checks everything under deploy/.")
     parser.add_argument("--strict", action="store_true", help="a check that cannot run is a failure")
     parser.add_argument("--offline", action="store_true", help="install nothing: use the tools that are there")
+    parser.add_argument("--generate", action="store_true", help="write the files that are made from others")
     arguments = parser.parse_args()
     tools = Tools(offline=arguments.offline)
     tools.enter_python()
+    if arguments.generate:
+        importlib.import_module("kubernetes").generate()
+        return 0
     return run(STATIC, tools, arguments.strict)
 
 

@@ -76,34 +76,69 @@ class Tools:
         package = PACKAGES.get(name)
         if package is None:
             raise Skipped(f"{name} is not installed")
-        unpacked = self.cache / "debian" / package
-        with self._alone():
-            if not unpacked.exists():
-                if self.offline:
-                    raise Skipped(f"{name} is not installed")
-                self._unpack(name, package, unpacked)
+        unpacked = self.unpacked(package, [package])
         found = shutil.which(name, path=f"{unpacked}/usr/bin:{unpacked}/usr/sbin")
         if not found:
             raise Skipped(f"{name} is not in the Debian package {package}")
         return found
 
-    def _unpack(self, name: str, package: str, into: pathlib.Path) -> None:
+    def unpacked(self, name: str, packages: list[str], release: str | None = None) -> pathlib.Path:
+        """The folder into which Debian packages are unpacked, of the system's own release or of another."""
+        into = self.cache / "debian" / name
+        with self._alone():
+            if not into.exists():
+                if self.offline:
+                    raise Skipped(f"the Debian packages {', '.join(packages)} are not there")
+                self._unpack(packages, into, release)
+        return into
+
+    def _unpack(self, packages: list[str], into: pathlib.Path, release: str | None) -> None:
+        what = f"the Debian packages {', '.join(packages)}"
         if not shutil.which("apt-get") or not shutil.which("dpkg"):
-            raise Skipped(f"{name} is not installed, and this is no Debian to fetch its package {package} from")
-        print(f"== fetching the Debian package {package}", flush=True)
-        downloads = self.cache / "debian" / f"{package}.download"
+            raise Skipped(f"this is no Debian to fetch {what} from")
+        print(f"== fetching {what}", flush=True)
+        downloads = into.with_name(f"{into.name}.download")
         shutil.rmtree(downloads, ignore_errors=True)
         downloads.mkdir(parents=True)
-        fetch = ["apt-get", "download", "-q", package]
+        # Another release has lists of its own; the system's stay as they are.
+        apt = ["apt-get", *self._lists_of(release, downloads / "lists")] if release else ["apt-get"]
+        fetch = [*apt, "download", "-q", *packages]
         done = subprocess.run(fetch, cwd=downloads, capture_output=True, text=True, timeout=PATIENCE)
-        if done.returncode != 0 and os.geteuid() == 0:
-            subprocess.run(["apt-get", "update", "-qq"], capture_output=True, timeout=PATIENCE)
+        if done.returncode != 0 and (release or os.geteuid() == 0):
+            subprocess.run([*apt, "update", "-qq"], capture_output=True, timeout=PATIENCE)
             done = subprocess.run(fetch, cwd=downloads, capture_output=True, text=True, timeout=PATIENCE)
         archives = list(downloads.glob("*.deb"))
-        if done.returncode != 0 or not archives:
-            raise Skipped(f"{name} is not installed, and its package {package} cannot be fetched")
-        subprocess.run(["dpkg", "-x", str(archives[0]), str(into)], check=True)
+        if done.returncode != 0 or len(archives) < len(packages):
+            raise Skipped(f"{what} cannot be fetched")
+        partial = into.with_name(f"{into.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        for archive in archives:
+            subprocess.run(["dpkg", "-x", str(archive), str(partial)], check=True)
+        partial.rename(into)
         shutil.rmtree(downloads)
+
+    def mirror(self) -> str:
+        """Where this system gets its Debian packages from."""
+        ask = ["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages", "Origin: Debian"]
+        sites = subprocess.run(ask, capture_output=True, text=True).stdout.split()
+        sites = [site for site in sites if "security" not in site]
+        if not sites:
+            raise Skipped("no Debian mirror is known")
+        return sites[0]
+
+    def _lists_of(self, release: str, folder: pathlib.Path) -> list[str]:
+        for part in ("etc/apt/preferences.d", "var/lib/apt/lists/partial", "var/cache/apt/archives/partial", "var/lib/dpkg"):
+            (folder / part).mkdir(parents=True)
+        (folder / "var/lib/dpkg/status").touch()
+        keys = "/usr/share/keyrings/debian-archive-keyring.gpg"
+        (folder / "etc/apt/sources.list").write_text(f"deb [signed-by={keys}] {self.mirror()} {release} main\n")
+        options = {
+            "Dir": folder,
+            "Dir::State::status": folder / "var/lib/dpkg/status",
+            "Dir::Etc::sourceparts": "/dev/null",
+            "APT::Sandbox::User": "root",
+        }
+        return [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
 
     @contextlib.contextmanager
     def _alone(self):
