@@ -110,7 +110,8 @@ impl Channel for SlackChannel {
     }
 }
 
-fn outcome(answer: &Answer) -> Outcome {
+/// What an answer of Slack's means: the word in its body where it is listed, else its status.
+pub fn outcome(answer: &Answer) -> Outcome {
     let body = answer.body.trim_ascii();
     match (answer.status, answer.ending) {
         (200, Ending::Complete) if body == b"ok" => return Outcome::Delivered { status: Some(200) },

@@ -111,7 +111,8 @@ impl Channel for SmsChannel {
     }
 }
 
-fn outcome(answer: &Answer) -> Outcome {
+/// What an answer of Twilio's means: the code in its body where it is listed, else its status.
+pub fn outcome(answer: &Answer) -> Outcome {
     if (200..=299).contains(&answer.status) {
         // Accepted, whatever the body says or however it broke off.
         return Outcome::Delivered { status: Some(answer.status) };
