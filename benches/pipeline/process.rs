@@ -62,6 +62,12 @@ impl Process {
         Duration::from_millis(ticks * 10)
     }
 
+    /// Processor time of its first thread so far; of Redis that is the one that runs commands.
+    pub(crate) fn main_thread_cpu(&self) -> Duration {
+        let id = self.child.id();
+        on_cpu(&format!("/proc/{id}/task/{id}/schedstat"))
+    }
+
     /// Resident memory, in MiB.
     pub(crate) fn resident(&self) -> f64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
@@ -80,9 +86,13 @@ impl Drop for Process {
 
 /// Processor time of the calling thread so far.
 pub(crate) fn own_thread_cpu() -> Duration {
-    let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let on_cpu = stat.split(' ').next().and_then(|field| field.parse().ok());
-    Duration::from_nanos(on_cpu.unwrap_or(0))
+    on_cpu("/proc/thread-self/schedstat")
+}
+
+/// The first field of a `schedstat` file: nanoseconds on a processor.
+fn on_cpu(file: &str) -> Duration {
+    let stat = fs::read_to_string(file).unwrap_or_default();
+    Duration::from_nanos(stat.split(' ').next().and_then(|field| field.parse().ok()).unwrap_or(0))
 }
 
 /// Waits for time to pass, which is what a measurement is made of.

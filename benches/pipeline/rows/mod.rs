@@ -5,6 +5,7 @@ mod hot_paths;
 mod ingress;
 mod pressure;
 mod programs;
+mod scripts;
 mod worker;
 
 pub(crate) use bench::Bench;
@@ -40,6 +41,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row { name: "deliver", says: "deliveries per second from a standing backlog", run: worker::deliver },
     Row { name: "latency", says: "from the webhook to the receiver", run: worker::latency },
     Row { name: "workers", says: "1, 2 and 4 workers on a slow receiver", run: worker::workers },
+    Row { name: "scripts", says: "what Redis spends on one piece of work", run: scripts::scripts },
     Row { name: "round-trips", says: "what a delivery costs Redis", run: worker::round_trips },
     Row { name: "memory", says: "resident memory, idle and under load", run: programs::memory },
     Row { name: "backlog", says: "1 k, 100 k and 1 M messages waiting", run: worker::backlog },
