@@ -31,7 +31,9 @@ fn is_unavailable<T>(result: &Result<T, QueueError>) -> bool {
 
 #[tokio::test]
 async fn a_killed_server_loses_nothing_and_the_same_queue_goes_on() {
-    let mut bench = Bench::new();
+    // By `everysec` a server puts its writes off for up to two seconds while the disk is slow.
+    let server = RedisServer::start_with(&["--appendfsync", "always"]);
+    let mut bench = Bench::with(server, QueueSettings::default());
     let owner = Owner::new("worker");
     bench.queue.prepare().await.unwrap();
     bench.accept(&ids(0..50)).await;

@@ -25,7 +25,6 @@ const ENTRIES: usize = 200;
 struct Books {
     made: i64,
     ended: [i64; 3],
-    open: i64,
     accepted: i64,
     lanes: BTreeSet<String>,
 }
@@ -37,8 +36,8 @@ enum Kind<'a> {
     Lane(&'a str),
     /// A zset of a lane.
     OfLane(&'a str),
-    /// A rate: it must go by itself.
-    Rate,
+    /// It must go by itself: a rate, or what was moved out of the way.
+    Passing,
     Known,
     Unknown,
 }
@@ -56,7 +55,7 @@ fn kind(name: &str) -> Kind<'_> {
         Some(("park", lane)) => Kind::OfLane(lane),
         Some(("wake", lane)) => Kind::OfLane(lane),
         Some(("held", _)) => Kind::Known,
-        Some(("rl", _)) => Kind::Rate,
+        Some(("rl" | "aside", _)) => Kind::Passing,
         Some(("dead", cause)) if DeadCause::parse(cause).is_some() => Kind::Known,
         Some(_) => Kind::Unknown,
     }
@@ -66,11 +65,10 @@ struct Audit<'a> {
     queue: &'a Shard,
     findings: Vec<String>,
     pending: i64,
-    unfinished: i64,
 }
 
 pub(super) async fn audit(queue: &Shard) -> Result<Vec<String>, QueueError> {
-    let mut audit = Audit { queue, findings: Vec::new(), pending: 0, unfinished: 0 };
+    let mut audit = Audit { queue, findings: Vec::new(), pending: 0 };
     let before = audit.books().await?;
     let mut lanes = before.lanes.clone();
     for name in audit.keys().await? {
@@ -79,7 +77,7 @@ pub(super) async fn audit(queue: &Shard) -> Result<Vec<String>, QueueError> {
                 lanes.insert(lane.to_owned());
                 audit.find(format!("the lane {lane} is not listed"));
             }
-            Kind::Rate => audit.rate(&name).await?,
+            Kind::Passing => audit.passing(&name).await?,
             Kind::Unknown => audit.find(format!("the key {name} is not ours")),
             Kind::Record(_) | Kind::Lane(_) | Kind::OfLane(..) | Kind::Known => {}
         }
@@ -121,14 +119,14 @@ impl Audit<'_> {
         Ok(())
     }
 
-    async fn books(&self) -> Result<Books, QueueError> {
+    async fn books(&mut self) -> Result<Books, QueueError> {
         let call = self.queue.call(&self.queue.scripts.audit_books);
-        let [made, delivered, dead, expired, open, accepted, lanes] =
+        let [made, delivered, dead, expired, accepted, lanes, findings] =
             fields(self.queue.operator.script(&call).await?)?;
+        self.find_all(findings)?;
         Ok(Books {
             made: read(made)?,
             ended: [read(delivered)?, read(dead)?, read(expired)?],
-            open: read(open)?,
             accepted: read(accepted)?,
             lanes: list(lanes)?.into_iter().map(text).collect::<Result<_, _>>()?,
         })
@@ -166,9 +164,8 @@ impl Audit<'_> {
     async fn records(&mut self, ids: &[String]) -> Result<(), QueueError> {
         let mut call = self.queue.call(&self.queue.scripts.audit_records);
         call.arg(ids);
-        let [findings, pending, unfinished] = fields(self.queue.operator.script(&call).await?)?;
+        let [findings, pending] = fields(self.queue.operator.script(&call).await?)?;
         self.pending += read::<i64>(pending)?;
-        self.unfinished += read::<i64>(unfinished)?;
         self.find_all(findings)
     }
 
@@ -184,11 +181,11 @@ impl Audit<'_> {
         Ok(())
     }
 
-    async fn rate(&mut self, name: &str) -> Result<(), QueueError> {
+    async fn passing(&mut self, name: &str) -> Result<(), QueueError> {
         let mut ask = redis::cmd("PTTL");
         ask.arg(self.queue.prefix.key(name));
         if read::<i64>(self.queue.operator.command(&ask).await?)? == -1 {
-            self.find(format!("the rate {name} does not expire"));
+            self.find(format!("the key {name} does not expire"));
         }
         Ok(())
     }
@@ -197,12 +194,6 @@ impl Audit<'_> {
         let booked = books.made - books.ended.iter().sum::<i64>();
         if booked != self.pending {
             self.find(format!("the books say {booked} pending deliveries, there are {}", self.pending));
-        }
-        if books.open != self.unfinished {
-            self.find(format!(
-                "the books say {} unfinished messages, there are {}",
-                books.open, self.unfinished
-            ));
         }
     }
 }

@@ -82,7 +82,9 @@ scripts!(
 /// A script is its first line (how it may run), what all of them share, and its own.
 fn assemble(body: &str) -> Script {
     let (shebang, own) = body.split_once('\n').unwrap_or((body, ""));
-    let constants = format!("local MAX_HAND_OUTS, BUSY_DELAY = {MAX_HAND_OUTS}, {}", BUSY_DELAY.as_millis());
+    let (read_only, busy_delay) = (shebang.contains("no-writes"), BUSY_DELAY.as_millis());
+    let constants =
+        format!("local READ_ONLY, MAX_HAND_OUTS, BUSY_DELAY = {read_only}, {MAX_HAND_OUTS}, {busy_delay}");
     Script::new(&format!("{shebang}\n{constants}\n{GROUND}\n{ENDS}\n{GATES}\n{own}"))
 }
 

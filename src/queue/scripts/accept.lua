@@ -9,17 +9,23 @@
 -- Repeating it after a lost answer finds duplicates.
 
 local capacity = tonumber(ARGV[5])
-local open = tonumber(redis.call('HGET', STAT, 'open') or '0') or 0
+local open = redis.call('ZCARD', DEADLINES)
 local answers, accepted, duplicates = {}, 0, 0
 
 for at = 6, #ARGV, 3 do
   local id, payload, deadline = ARGV[at], ARGV[at + 1], now + tonumber(ARGV[at + 2])
   local record = record_of(id)
-  local is_known = redis.call('EXISTS', record) == 1
-  if is_known and has_record(id) then
-    local gone = tonumber(redis.call('HGET', record, 'gone') or nil)
+  local is_known = has_record(id)
+  if is_known then
+    local head = redis.call('HMGET', record, 's0', 'gone')
+    local gone = natural(head[2])
     if gone and gone <= now then
       redis.call('DEL', record)
+      is_known = false
+    elseif not head[1] then
+      -- No message of ours: it must not keep this one out.
+      set_aside(record)
+      count_orphan()
       is_known = false
     end
   end
@@ -42,9 +48,8 @@ for at = 6, #ARGV, 3 do
 end
 
 if accepted > 0 then
-  redis.call('HINCRBY', STAT, 'accepted', accepted)
-  redis.call('HINCRBY', STAT, 'made', accepted)
-  redis.call('HINCRBY', STAT, 'open', accepted)
+  tally('accepted', accepted)
+  tally('made', accepted)
 end
-if duplicates > 0 then redis.call('HINCRBY', STAT, 'duplicates', duplicates) end
+if duplicates > 0 then tally('duplicates', duplicates) end
 return answers

@@ -2,11 +2,23 @@
 -- The books and the lanes, for the audit to compare with what it finds.
 --
 -- KEYS[1], ARGV[1..4]  see ground.lua
--- Result: {made, S, D, X, open, accepted, lanes}
+-- Result: {made, S, D, X, accepted, lanes, findings}
 
-local answer = {}
-for _, field in ipairs({ 'made', 'S', 'D', 'X', 'open', 'accepted' }) do
-  answer[#answer + 1] = tonumber(redis.call('HGET', STAT, field) or '0') or 0
+local findings = {}
+local function expect(key, kind)
+  local found = redis.call('TYPE', key).ok
+  if found ~= kind and found ~= 'none' then
+    findings[#findings + 1] = string.sub(key, #PREFIX + 1) .. ' is a ' .. found .. ' and should be a ' .. kind
+  end
 end
-answer[#answer + 1] = redis.call('SMEMBERS', LANES)
-return answer
+
+expect(STAT, 'hash')
+expect(LANES, 'set')
+expect(DEADLINES, 'zset')
+expect(OWNERS, 'zset')
+local lanes = look('SMEMBERS', LANES) or {}
+for _, lane in ipairs(lanes) do
+  expect(stream_of(lane), 'stream')
+  for _, key in ipairs({ due_of(lane), park_of(lane), wake_of(lane), held_of(lane) }) do expect(key, 'zset') end
+end
+return { booked('made'), booked('S'), booked('D'), booked('X'), booked('accepted'), lanes, findings }

@@ -31,9 +31,10 @@ local function check(place, id, index, words)
 end
 
 if which == 'stream' then
-  local group = redis.pcall('XPENDING', stream_of(name), GROUP)
-  if from == '0-0' and is_error(group) then find('the lane ' .. name .. ' has no group') end
-  local entries = redis.call('XRANGE', stream_of(name), '(' .. from, '+', 'COUNT', most)
+  if from == '0-0' and not look('XPENDING', stream_of(name), GROUP) then
+    find('the lane ' .. name .. ' has no group')
+  end
+  local entries = look('XRANGE', stream_of(name), '(' .. from, '+', 'COUNT', most) or {}
   for _, read in ipairs(entries) do
     local id, index = read_entry(read[2])
     check('e' .. read[1], id, index, 'stands in the lane ' .. name)
@@ -45,7 +46,7 @@ local keys = {
   due = due_of(name), park = park_of(name), wake = wake_of(name), dead = letters_of(name), dl = DEADLINES,
 }
 local first = tonumber(from)
-local members = redis.call('ZRANGE', keys[which], first, first + most - 1)
+local members = look('ZRANGE', keys[which], first, first + most - 1) or {}
 for _, member in ipairs(members) do
   if which == 'due' then
     local id, index = read_member(member)
@@ -55,16 +56,16 @@ for _, member in ipairs(members) do
     check('k', id, index, 'is parked in the lane ' .. name)
   elseif which == 'wake' then
     local low, high = park_range(member)
-    if #redis.call('ZRANGEBYLEX', park_of(name), low, high, 'LIMIT', 0, 1) == 0 then
+    if #(look('ZRANGEBYLEX', park_of(name), low, high, 'LIMIT', 0, 1) or {}) == 0 then
       find('a destination of the lane ' .. name .. ' is woken without parked work')
     end
   elseif which == 'dead' then
     local id, index = read_member(member)
-    local letter = id and redis.pcall('HGET', record_of(id), 'x' .. index)
-    if type(letter) ~= 'string' or string.match(letter, '^(%a+)|') ~= name then
+    local letter = id and look('HGET', record_of(id), 'x' .. index)
+    if not letter or string.match(letter, '^(%a+)|') ~= name then
       -- An ended record may go a moment before its letters are unlisted.
-      local died_at = tonumber(redis.call('ZSCORE', keys.dead, member))
-      if died_at > now - retention_ms then find((id or 'something') .. '/' .. (index or '') .. ' is listed as a letter and is none') end
+      local died_at = moment(redis.call('ZSCORE', keys.dead, member))
+      if not died_at or died_at > now - retention_ms then find((id or 'something') .. '/' .. (index or '') .. ' is listed as a letter and is none') end
     end
   elseif not has_record(member) then
     find('message ' .. member .. ' has a deadline and no record')

@@ -3,9 +3,9 @@
 --
 -- KEYS[1], ARGV[1..4]  see ground.lua
 -- ARGV[5..]  message ids
--- Result: {findings, pending pieces, unfinished messages}
+-- Result: {findings, pending pieces}
 
-local findings, pending, unfinished = {}, 0, 0
+local findings, pending = {}, 0
 
 local function find(text)
   findings[#findings + 1] = text
@@ -15,27 +15,23 @@ end
 local function misplaced(piece)
   local entry = string.match(piece.place, '^e(%d+%-%d+)$')
   if entry then
-    local there = redis.call('XRANGE', stream_of(piece.lane), entry, entry)[1]
+    local there = look('XRANGE', stream_of(piece.lane), entry, entry)
+    there = there and there[1]
     if not there then return 'is lost: it has no entry in its lane' end
     local id, index = read_entry(there[2])
     if id ~= piece.id or index ~= piece.index then return 'is lost: its entry names other work' end
     if lease_of(piece.lane, entry) then return nil end
-    local unread = redis.call('XRANGE', stream_of(piece.lane), '(' .. (last_delivered(piece.lane) or '0-0'), '+',
-      'COUNT', 1)[1]
-    local first = unread and unread[1]
-    -- Unread entries are all from the first one on.
-    if not first then return 'is lost: its entry was read and is not leased' end
-    local from_here = redis.call('XRANGE', stream_of(piece.lane), first, entry, 'COUNT', 1)
-    if #from_here == 0 then return 'is lost: its entry was read and is not leased' end
+    local last = last_delivered(piece.lane)
+    if last and not is_after(entry, last) then return 'is lost: its entry was read and is not leased' end
   elseif piece.place == 'd' then
-    if not redis.call('ZSCORE', due_of(piece.lane), member_of(piece)) then
-      return 'is lost: it is not among the delayed'
-    end
+    local due = look('ZSCORE', due_of(piece.lane), member_of(piece))
+    if not due then return 'is lost: it is not among the delayed' end
+    if (moment(due) or piece.deadline) >= piece.deadline then return 'is delayed beyond its deadline' end
   elseif piece.place == 'k' then
-    if not redis.call('ZSCORE', park_of(piece.lane), parked_member_of(piece)) then
+    if not look('ZSCORE', park_of(piece.lane), parked_member_of(piece)) then
       return 'is lost: it is not among the parked'
     end
-    if not redis.call('ZSCORE', wake_of(piece.lane), piece.destination) then
+    if not moment(look('ZSCORE', wake_of(piece.lane), piece.destination)) then
       return 'is parked for a destination that nothing wakes'
     end
   else
@@ -59,10 +55,10 @@ local function look_at(id)
   for at = 1, #all, 2 do fields[all[at]] = all[at + 1] end
 
   local here, letters = 0, 0
-  local number, is_expanded = tonumber(fields.n or '0') or 0, false
+  local number, is_expanded = read_index(fields.n) or 0, false
   for name, value in pairs(fields) do
-    local index = tonumber(string.match(name, '^s(%d+)$') or nil)
-    local letter_of = tonumber(string.match(name, '^x(%d+)$') or nil)
+    local index = read_index(string.match(name, '^s(%d+)$'))
+    local letter_of = read_index(string.match(name, '^x(%d+)$'))
     if index then
       local name_of_piece = id .. '/' .. index
       local piece, is_unreadable = read_piece(id, index)
@@ -94,7 +90,7 @@ local function look_at(id)
         find(id .. '/' .. letter_of .. ' is a letter that cannot be read')
       elseif state ~= (cause == 'expired' and 'X' or 'D') then
         find(id .. '/' .. letter_of .. ' is a letter of work that did not die')
-      elseif not redis.call('ZSCORE', letters_of(cause), id .. '|' .. letter_of) then
+      elseif not look('ZSCORE', letters_of(cause), id .. '|' .. letter_of) then
         find(id .. '/' .. letter_of .. ' is a letter that is not listed')
       end
     end
@@ -109,9 +105,8 @@ local function look_at(id)
   end
 
   pending = pending + here
-  if here > 0 then unfinished = unfinished + 1 end
-  if tonumber(fields.left or '') ~= here then find('message ' .. id .. ' counts its pending work wrongly') end
-  if (tonumber(fields.lt or '0') or -1) ~= letters then find('message ' .. id .. ' counts its letters wrongly') end
+  if natural(fields.left) ~= here then find('message ' .. id .. ' counts its pending work wrongly') end
+  if natural(fields.lt or '0') ~= letters then find('message ' .. id .. ' counts its letters wrongly') end
   if (here > 0 or letters > 0) ~= (fields.ct ~= nil) then
     find('message ' .. id .. ' keeps a text that nothing needs, or lacks one that is needed')
   end
@@ -119,10 +114,10 @@ local function look_at(id)
   if (here == 0) ~= (ttl >= 0) or (here == 0) ~= (fields.gone ~= nil) then
     find('message ' .. id .. ' has ended and does not expire, or the reverse')
   end
-  if (here > 0) ~= (redis.call('ZSCORE', DEADLINES, id) ~= false) then
+  if (here > 0) ~= (moment(look('ZSCORE', DEADLINES, id)) ~= nil) then
     find('message ' .. id .. ' is unfinished and its deadline is not listed, or the reverse')
   end
 end
 
 for at = 5, #ARGV do look_at(ARGV[at]) end
-return { findings, pending, unfinished }
+return { findings, pending }

@@ -47,13 +47,11 @@ end
 
 -- The piece named by a member of a zset that says it is at `place`; nil, and the member was wrong.
 local function piece_at(place, id, index)
-  if id then
-    local piece, is_unreadable = read_piece(id, index)
-    if piece and piece.state == 'P' and piece.place == place and piece.lane == lane then return piece end
-    if is_unreadable and bury_unreadable(lane, id, index) then return nil end
-  end
-  count_orphan()
-  return nil
+  local piece, is_unreadable
+  if id then piece, is_unreadable = read_piece(id, index) end
+  if piece and piece.state == 'P' and piece.place == place and piece.lane == lane then return piece end
+  if is_unreadable and bury_unreadable(lane, id, index) then return nil end
+  return drop_stray(piece)
 end
 
 -- Work whose time has come.
@@ -99,28 +97,13 @@ end
 
 -- Looks at one entry whose turn it is: the item to hand out, or nil.
 local function consider(entry, fields)
-  local id, index, woken = read_entry(fields)
-  if not id then return quarantine(lane, entry, fields) end
-  local piece, is_unreadable = read_piece(id, index)
-  if is_unreadable then return quarantine(lane, entry, fields) end
-  if not is_at(piece, entry) or piece.lane ~= lane then
-    -- Somebody's copy, or what is left of a record that somebody deleted.
-    drop_entry(lane, entry)
-    count_orphan()
-    return nil
-  end
-  local cause = piece.handed + 1 > MAX_HAND_OUTS and 'poison'
-    or piece.deadline <= now and 'expired' or nil
-  if cause then
-    drop_entry(lane, entry)
-    bury(piece, cause)
-    return nil
-  end
+  local piece, woken = piece_in(lane, entry, fields)
+  if not piece or end_if_unfit(piece, entry, piece.handed + 1) then return nil end
   if piece.destination ~= '' then
     local shut = shut_until(piece.destination)
     if not shut and not woken then
       -- Others of its destination wait already; it does not overtake them.
-      shut = tonumber(redis.call('ZSCORE', wake_of(lane), piece.destination) or nil)
+      shut = moment(redis.call('ZSCORE', wake_of(lane), piece.destination))
     end
     if shut then
       drop_entry(lane, entry)
@@ -133,7 +116,7 @@ local function consider(entry, fields)
   return item
 end
 
-check_lane(lane)
+secure_lane(lane)
 promote()
 wake_up()
 
@@ -175,7 +158,7 @@ if is_more then
   -- What is there already need not ring.
   mark = redis.call('XREVRANGE', stream_of(lane), '+', '-', 'COUNT', 1)[1][1]
 end
-ask_by(tonumber(redis.call('ZRANGE', due_of(lane), 0, 0, 'WITHSCORES')[2]))
-ask_by(tonumber(redis.call('ZRANGE', wake_of(lane), 0, 0, 'WITHSCORES')[2]))
+ask_by(moment(redis.call('ZRANGE', due_of(lane), 0, 0, 'WITHSCORES')[2]))
+ask_by(moment(redis.call('ZRANGE', wake_of(lane), 0, 0, 'WITHSCORES')[2]))
 local ms = wait and math.max(0, wait - now) or -1
 return { now, recreated, ms, rate_limited and 1 or 0, mark, items, buried }

@@ -3,23 +3,41 @@
 -- What ended inside this call: {id, index, lane, subscriber, cause, attempts} each.
 local buried = {}
 
--- Adds to a count of a record, `left` (pending pieces) or `lt` (letters). A count that cannot be right
--- is taken from the pieces anew, which the caller has already changed.
+-- Reads several fields of a record, however many: a call takes only so many arguments.
+local function each_field(record, names, visit)
+  for from = 1, #names, 500 do
+    local some = { unpack(names, from, math.min(#names, from + 499)) }
+    for at, value in ipairs(redis.call('HMGET', record, unpack(some))) do visit(some[at], value) end
+  end
+end
+
+-- Counts the pieces of a record that are pending, and its letters.
+local function recount(record)
+  local pending, letters, states = 0, 0, {}
+  for _, field in ipairs(redis.call('HKEYS', record)) do
+    if string.match(field, '^s%d+$') then states[#states + 1] = field end
+    if string.match(field, '^x%d+$') then letters = letters + 1 end
+  end
+  each_field(record, states, function(_, state)
+    if state and not string.match(state, '^[SDXE]|') then pending = pending + 1 end
+  end)
+  return pending, letters
+end
+
+-- Adds to a count of a record, `left` (pending pieces) or `lt` (letters). Texts go when it comes to
+-- nothing, so it is then taken from the pieces, which the caller has already changed; and so it is when
+-- it cannot be right.
 local function count(record, field, by)
   local stored = redis.call('HGET', record, field)
   -- A message begins without a count of letters.
   if field == 'lt' and not stored then stored = '0' end
-  local value = string.match(stored or '', '^%d+$') and tonumber(stored) + by
-  if value and value >= 0 then
+  local value = natural(stored)
+  value = value and value + by
+  if value and value > 0 then
     redis.call('HSET', record, field, whole(value))
     return value
   end
-  local pending, letters = 0, 0
-  local all = redis.call('HGETALL', record)
-  for at = 1, #all, 2 do
-    if string.match(all[at], '^s%d+$') and string.sub(all[at + 1], 1, 1) == 'P' then pending = pending + 1 end
-    if string.match(all[at], '^x%d+$') then letters = letters + 1 end
-  end
+  local pending, letters = recount(record)
   redis.call('HSET', record, 'left', pending, 'lt', letters)
   return field == 'left' and pending or letters
 end
@@ -35,10 +53,9 @@ end
 -- A message without pending work: its text goes unless a letter needs it, and in time all the rest.
 local function message_ended(id)
   local record = record_of(id)
-  local letters = tonumber(redis.call('HGET', record, 'lt') or '0') or 0
+  local letters = natural(redis.call('HGET', record, 'lt')) or 0
   if letters <= 0 then redis.call('HDEL', record, 'ct') end
   redis.call('ZREM', DEADLINES, id)
-  redis.call('HINCRBY', STAT, 'open', -1)
   let_go(record, letters > 0)
 end
 
@@ -73,8 +90,9 @@ local function end_piece(piece, state, cause)
   local record, index = record_of(piece.id), piece.index
   piece.state, piece.place, piece.handed = state, '', 0
   write_piece(piece)
-  redis.call('HINCRBY', STAT, state, 1)
+  tally(state, 1)
   if cause then
+    secure(letters_of(cause), 'zset')
     redis.call('HSET', record, 'x' .. index, cause .. '|' .. whole(now))
     count(record, 'lt', 1)
     redis.call('ZADD', letters_of(cause), whole(now), member_of(piece))
@@ -93,12 +111,14 @@ local function bury(piece, cause)
 end
 
 -- Buries a piece whose fields cannot be read, in its own record, which keeps text and recipient. false
--- without a record.
+-- without a record, or when it had ended before.
 local function bury_unreadable(lane, id, index)
   if not has_record(id) then return false end
   local record = record_of(id)
-  if index > 0 and not read_route(redis.call('HGET', record, 'r' .. index)) then
-    redis.call('HSET', record, 'r' .. index, lane .. '||')
+  if string.match(redis.call('HGET', record, 's' .. index) or '', '^[SDXE]|') then return false end
+  if index > 0 then
+    local route = read_route(redis.call('HGET', record, 'r' .. index))
+    if route and route ~= 'in' then lane = route else redis.call('HSET', record, 'r' .. index, lane .. '||') end
   end
   bury({
     id = id, index = index, lane = lane, destination = '', attempts = 0, pauses = 0, handed = 0,
@@ -121,8 +141,9 @@ local function bury_raw(lane, entry, fields)
   redis.call('HSET', record, 'acc', whole(now), 'left', 0, 'lt', 1, 'raw', 1, 'ct', table.concat(lines, '\n'),
     's0', 'D|0|0|0|0|' .. whole(now) .. '|', 'r0', lane .. '||', 'x0', 'poison|' .. whole(now))
   let_go(record, true)
-  redis.call('HINCRBY', STAT, 'made', 1)
-  redis.call('HINCRBY', STAT, 'D', 1)
+  tally('made', 1)
+  tally('D', 1)
+  secure(letters_of('poison'), 'zset')
   redis.call('ZADD', letters_of('poison'), whole(now), id .. '|0')
   make_room_for_letters('poison', 2)
   buried[#buried + 1] = { id, 0, lane, '', 'poison', 0 }
@@ -137,8 +158,9 @@ local function read_entry(fields)
     if fields[at] == 'w' then woken = fields[at + 1] end
   end
   if not id or not index or not is_message_id(id) then return nil end
-  if not string.match(index, '^%d+$') or #index > 5 or tonumber(index) > 65535 then return nil end
-  return id, tonumber(index), woken == '1'
+  index = read_index(index)
+  if not index then return nil end
+  return id, index, woken == '1'
 end
 
 -- Takes an entry out of its lane that cannot be worked, and buries what it was.
@@ -146,4 +168,92 @@ local function quarantine(lane, entry, fields)
   drop_entry(lane, entry)
   local id, index = read_entry(fields)
   if not id or not bury_unreadable(lane, id, index) then bury_raw(lane, entry, fields) end
+end
+
+-- Whether an entry id comes after another. They are longer than a number of Lua is exact.
+local function is_after(one, other)
+  local ms, seq = string.match(one, '^0*(%d+)%-0*(%d+)$')
+  local other_ms, other_seq = string.match(other, '^0*(%d+)%-0*(%d+)$')
+  if #ms ~= #other_ms then return #ms > #other_ms end
+  if ms ~= other_ms then return ms > other_ms end
+  if #seq ~= #other_seq then return #seq > #other_seq end
+  return seq > other_seq
+end
+
+-- Whether a pending piece is not where its record says, so that nothing would ever hand it out.
+local function is_lost(piece)
+  local entry = string.match(piece.place, '^e(%d+%-%d+)$')
+  if entry then
+    local there = look('XRANGE', stream_of(piece.lane), entry, entry)
+    there = there and there[1]
+    if not there then return true end
+    local id, index = read_entry(there[2])
+    if id ~= piece.id or index ~= piece.index then
+      -- A new stream may use the old one's entry ids.
+      piece.place = ''
+      return true
+    end
+    if lease_of(piece.lane, entry) then return false end
+    -- Not leased and before what the group reads next: acknowledged by somebody else.
+    local last = last_delivered(piece.lane)
+    return last ~= nil and not is_after(entry, last)
+  end
+  if piece.place == 'd' then
+    local due = moment(redis.call('ZSCORE', due_of(piece.lane), member_of(piece)))
+    -- What would be due later has ended instead of being delayed.
+    return due == nil or due >= piece.deadline
+  end
+  if piece.place == 'k' then
+    return not redis.call('ZSCORE', park_of(piece.lane), parked_member_of(piece))
+  end
+  return true
+end
+
+-- Puts a pending piece back into its lane if it is lost; sees to it that it is woken if it is parked.
+-- Returns whether it was lost.
+local function put_back_if_lost(piece)
+  if is_lost(piece) then
+    leave_place(piece)
+    enlist(piece.lane)
+    make_ready(piece, false)
+    return true
+  end
+  if piece.place == 'k' then
+    local wake = wake_of(piece.lane)
+    local set = moment(redis.call('ZSCORE', wake, piece.destination))
+    -- Looking in vain now and then costs nothing; a moment that somebody wrote may be far away.
+    if not set or set > now + HOUR then redis.call('ZADD', wake, whole(now), piece.destination) end
+  end
+  return false
+end
+
+-- Removes what somebody wrote, or left behind, in the name of a piece that is elsewhere; `piece` is nil
+-- if there is none.
+local function drop_stray(piece)
+  count_orphan()
+  if piece and piece.state == 'P' then put_back_if_lost(piece) end
+end
+
+-- The piece that an entry which was just read stands for, and whether it comes from the park; nil if it
+-- stands for none, and then the entry is gone and what it was is buried.
+local function piece_in(lane, entry, fields)
+  local id, index, woken = read_entry(fields)
+  if not id then return quarantine(lane, entry, fields) end
+  local piece, is_unreadable = read_piece(id, index)
+  if is_unreadable then return quarantine(lane, entry, fields) end
+  if not is_at(piece, entry) or piece.lane ~= lane then
+    drop_entry(lane, entry)
+    return drop_stray(piece)
+  end
+  return piece, woken
+end
+
+-- Ends a piece that was read as `entry` and must not be handed out, for the `handed`th time; whether it
+-- did.
+local function end_if_unfit(piece, entry, handed)
+  local cause = handed > MAX_HAND_OUTS and 'poison' or piece.deadline <= now and 'expired' or nil
+  if not cause then return false end
+  drop_entry(piece.lane, entry)
+  bury(piece, cause)
+  return true
 end

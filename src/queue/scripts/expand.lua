@@ -20,7 +20,7 @@ while at <= #ARGV do
     answers[#answers + 1] = 0
   else
     local record = record_of(id)
-    local accepted = tonumber(redis.call('HGET', record, 'acc') or nil) or now
+    local accepted = natural(redis.call('HGET', record, 'acc')) or now
     local deadline = accepted + allowed
     leave_place(routing)
     routing.state, routing.handed = 'E', 0
@@ -38,7 +38,7 @@ while at <= #ARGV do
         pauses = 0, handed = 0, maybe = '0', deadline = deadline,
       }, false)
     end
-    redis.call('HINCRBY', STAT, 'made', number - 1)
+    tally('made', number - 1)
     if count(record, 'left', number - 1) == 0 then
       message_ended(id)
     else

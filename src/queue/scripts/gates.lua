@@ -8,7 +8,7 @@
 local function open_rate(key, interval, burst)
   if interval <= 0 then return nil end
   local stored = redis.pcall('GET', key)
-  local tat = type(stored) == 'string' and tonumber(stored) or 0
+  local tat = natural(stored) or 0
   -- Never further ahead than a burst: else a step back of the clock would shut it for as long.
   tat = math.min(tat, now_us + burst * interval)
   return { key = key, interval = interval, burst = burst, tat = tat, spent = false }
@@ -44,7 +44,7 @@ end
 
 -- The end of the pause of a destination, nil if it is not paused now.
 local function held_until(lane, destination)
-  local ends = tonumber(redis.call('ZSCORE', held_of(lane), destination) or nil)
+  local ends = moment(redis.call('ZSCORE', held_of(lane), destination))
   if ends and ends > now then return ends end
   return nil
 end
@@ -57,7 +57,7 @@ local function work_item(piece, entry, number)
   redis.call('ZADD', DEADLINES, 'NX', whole(piece.deadline), piece.id)
   return {
     lease_name(entry, number), piece.id, piece.index, fields[1] or '', fields[2] or '', fields[3] or '', piece.destination,
-    piece.attempts, piece.pauses, piece.deadline, tonumber(fields[4] or nil) or now,
+    piece.attempts, piece.pauses, piece.deadline, natural(fields[4]) or now,
     piece.handed + number,
   }
 end

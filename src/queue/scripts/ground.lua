@@ -41,6 +41,20 @@ local function whole(number)
   return string.format('%.0f', number)
 end
 
+-- A whole number that is stored as text; nil for what is none, or is so large that no script of ours can
+-- have written it.
+local function natural(text)
+  if type(text) == 'string' and #text <= 16 and string.match(text, '^%d+$') then return tonumber(text) end
+  return nil
+end
+
+-- A moment, ms, that is stored as a score; nil for what is none. Somebody may have written any score.
+local function moment(score)
+  local number = tonumber(score or nil)
+  if number and number >= 0 and number < 1e15 then return math.floor(number) end
+  return nil
+end
+
 local function record_of(id)
   return PREFIX .. 'm:' .. id
 end
@@ -74,6 +88,78 @@ local function is_error(reply)
   return type(reply) == 'table' and reply.err ~= nil
 end
 
+-- What a read answers; nil where something of another type stands.
+local function look(...)
+  local reply = redis.pcall(...)
+  if is_error(reply) then return nil end
+  return reply
+end
+
+-- Adds to a count in the books. One that somebody made unreadable begins anew, for the audit to tell.
+local function tally(field, by)
+  if is_error(redis.pcall('HINCRBY', STAT, field, by)) then redis.call('HSET', STAT, field, math.max(0, by)) end
+end
+
+-- A count in the books; 0 for what is none.
+local function booked(field)
+  local text = look('HGET', STAT, field) or ''
+  return natural(text) or -(natural(string.match(text, '^%-(%d+)$')) or 0)
+end
+
+-- Notes in the books that something was found that belongs to no work, and was removed.
+local function count_orphan()
+  tally('orphans', 1)
+end
+
+-- Work may have lost its place: housekeeping looks through the records of all that is unfinished.
+local function lose_track()
+  redis.call('HSET', STAT, 'mend', 0, 'mending', redis.call('ZCARD', DEADLINES))
+  recreated = 1
+end
+
+-- Moves a key of another type than ours out of the way, where what it holds can be looked at for as long
+-- as letters can.
+local function set_aside(key)
+  local aside = PREFIX .. 'aside:' .. string.sub(key, #PREFIX + 1)
+  redis.call('RENAME', key, aside)
+  redis.call('PEXPIRE', aside, whole(retention_ms))
+end
+
+-- Sees to it that nothing of another type stands in the place of a structure, so that no command on it
+-- can fail. Returns whether something did.
+local function secure(key, kind)
+  local found = redis.call('TYPE', key).ok
+  if found == kind or found == 'none' then return false end
+  set_aside(key)
+  return true
+end
+
+if not READ_ONLY then
+  local was_lost = secure(STAT, 'hash')
+  was_lost = secure(LANES, 'set') or was_lost
+  was_lost = secure(DEADLINES, 'zset') or was_lost
+  was_lost = secure(OWNERS, 'zset') or was_lost
+  if was_lost then
+    lose_track()
+    count_orphan()
+  end
+end
+
+-- The same for the structures of a lane, once in a script.
+local secured = {}
+local function secure_lane(lane)
+  if READ_ONLY or secured[lane] then return end
+  secured[lane] = true
+  local was_lost = secure(stream_of(lane), 'stream')
+  for _, key in ipairs({ due_of(lane), park_of(lane), wake_of(lane), held_of(lane) }) do
+    was_lost = secure(key, 'zset') or was_lost
+  end
+  if was_lost then
+    lose_track()
+    count_orphan()
+  end
+end
+
 -- Whether a text is the id of a message, as the domain type would take it.
 local function is_message_id(text)
   if string.match(text, '^[SM]M%x+$') then return #text == 34 end
@@ -86,9 +172,17 @@ local function member_of(piece)
   return piece.id .. '|' .. piece.index
 end
 
+-- The index of a piece as text; nil for what is none.
+local function read_index(text)
+  local index = natural(text)
+  return index and index <= 65535 and index or nil
+end
+
 local function read_member(member)
   local id, index = string.match(member, '^(.+)|(%d+)$')
-  return id, tonumber(index)
+  index = read_index(index)
+  if not index then return nil end
+  return id, index
 end
 
 -- The name of a piece in the park: sorted, it is by destination and then by deadline.
@@ -98,7 +192,9 @@ end
 
 local function read_parked_member(member)
   local id, index = string.match(member, '^[^|]*|%d+|(.+)|(%d+)$')
-  return id, tonumber(index)
+  index = read_index(index)
+  if not index then return nil end
+  return id, index
 end
 
 -- The members of one destination lie between these two.
@@ -109,7 +205,7 @@ end
 local function read_state(text)
   local state, attempts, pauses, handed, maybe, deadline, place =
     string.match(text, '^([PSDXE])|(%d+)|(%d+)|(%d+)|([01])|(%d+)|([%w%-]*)$')
-  if not state then return nil end
+  if not state or #attempts > 9 or #pauses > 9 or #handed > 9 or #deadline > 15 then return nil end
   return {
     state = state,
     attempts = tonumber(attempts),
@@ -121,8 +217,16 @@ local function read_state(text)
   }
 end
 
+-- Whether a text is the name of a lane.
+local function is_lane(text)
+  return #text <= 32 and string.match(text, '^[a-z0-9%-]+$') ~= nil
+end
+
+-- The lane, the destination and the label of a delivery; nil for what no script of ours can have written.
 local function read_route(text)
-  return string.match(text or '', '^([^|]+)|([^|]*)|(.*)$')
+  local lane, destination, label = string.match(text or '', '^([^|]+)|([^|]*)|(.*)$')
+  if not lane or not is_lane(lane) then return nil end
+  return lane, destination, label
 end
 
 -- Reads a piece: the piece; nil if there is none; nil and true if what is there cannot be read.
@@ -135,15 +239,23 @@ local function read_piece(id, index)
   piece.id, piece.index, piece.lane, piece.destination = id, index, 'in', ''
   if index > 0 then
     local lane, destination = read_route(fields[2])
-    if not lane then return nil, true end
+    if not lane or lane == 'in' then return nil, true end
     piece.lane, piece.destination = lane, destination
   end
+  secure_lane(piece.lane)
   return piece
 end
 
--- Whether a message has a record; what is no hash is none.
+-- Whether a message has a record. What is no hash is none, and is moved out of the way.
 local function has_record(id)
-  return redis.call('TYPE', record_of(id)).ok == 'hash'
+  local record = record_of(id)
+  local found = redis.call('TYPE', record).ok
+  if found == 'hash' then return true end
+  if found ~= 'none' and not READ_ONLY then
+    set_aside(record)
+    count_orphan()
+  end
+  return false
 end
 
 local function write_piece(piece)
@@ -186,6 +298,7 @@ end
 
 -- Makes a lane known, and its group with its first work.
 local function enlist(lane)
+  secure_lane(lane)
   if redis.call('SADD', LANES, lane) == 1 then
     -- An error means that there is one.
     redis.pcall('XGROUP', 'CREATE', stream_of(lane), GROUP, '0', 'MKSTREAM')
@@ -201,10 +314,8 @@ local function with_group(lane, ...)
   local stream = stream_of(lane)
   local is_there = redis.call('EXISTS', stream) == 1
   if redis.call('SISMEMBER', LANES, lane) == 0 and not is_there then return false end
-  if not is_there then
-    -- The entries are lost, the records are not: housekeeping looks through all of them.
-    redis.call('HSET', STAT, 'mend', 0, 'mending', redis.call('ZCARD', DEADLINES))
-  end
+  -- The entries are lost, the records are not.
+  if not is_there then lose_track() end
   redis.call('SADD', LANES, lane)
   redis.call('XGROUP', 'CREATE', stream, GROUP, '0', 'MKSTREAM')
   recreated = 1
@@ -238,10 +349,11 @@ local function date_leases(lane, owner, entries)
   redis.call(unpack(command))
 end
 
+-- Takes an entry out of its lane. What is no entry id, as a record may name it, is in none.
 local function drop_entry(lane, entry)
   local stream = stream_of(lane)
   redis.pcall('XACK', stream, GROUP, entry)
-  return redis.call('XDEL', stream, entry)
+  redis.pcall('XDEL', stream, entry)
 end
 
 local function add_entry(piece, woken)
@@ -251,9 +363,16 @@ local function add_entry(piece, woken)
   end
   local stream = stream_of(piece.lane)
   local entry
-  -- A test's time may lie behind the last entry's; the server's own id always fits.
+  -- A test's time may lie behind the last entry's; the server's own id fits.
   if manual then entry = redis.pcall('XADD', stream, whole(now) .. '-*', unpack(fields)) end
-  if type(entry) ~= 'string' then entry = redis.call('XADD', stream, '*', unpack(fields)) end
+  if type(entry) ~= 'string' then entry = redis.pcall('XADD', stream, '*', unpack(fields)) end
+  if type(entry) ~= 'string' then
+    -- Somebody's entry has the last id there is, after which there can be none.
+    set_aside(stream)
+    redis.call('XGROUP', 'CREATE', stream, GROUP, '0', 'MKSTREAM')
+    lose_track()
+    entry = redis.call('XADD', stream, '*', unpack(fields))
+  end
   return entry
 end
 
@@ -287,27 +406,13 @@ local function park(piece, at)
   piece.place = 'k'
   write_piece(piece)
   local wake = wake_of(piece.lane)
-  local set = redis.call('ZSCORE', wake, piece.destination)
-  if not set or tonumber(set) > at then redis.call('ZADD', wake, whole(at), piece.destination) end
+  local set = moment(redis.call('ZSCORE', wake, piece.destination))
+  if not set or set > at then redis.call('ZADD', wake, whole(at), piece.destination) end
 end
 
 -- Work that waits again after its deadline is housekeeping's at once.
 local function tell_if_overdue(piece)
   if piece.deadline <= now then redis.call('ZADD', DEADLINES, 'LT', whole(piece.deadline), piece.id) end
-end
-
--- Fails before anything was done if a structure that the work needs is of another type.
-local function check_lane(lane)
-  redis.call('HLEN', STAT)
-  redis.call('SCARD', LANES)
-  for _, key in ipairs({ DEADLINES, OWNERS, due_of(lane), park_of(lane), wake_of(lane), held_of(lane) }) do
-    redis.call('ZCARD', key)
-  end
-end
-
--- Notes in the books that something was found that belongs to no work, and was removed.
-local function count_orphan()
-  redis.call('HINCRBY', STAT, 'orphans', 1)
 end
 
 -- A letter that can be shown: its piece, cause, and when it died; nil if there is none.
@@ -316,7 +421,7 @@ local function read_letter(id, index)
   if not piece or (piece.state ~= 'D' and piece.state ~= 'X') then return nil end
   local letter = redis.call('HGET', record_of(id), 'x' .. index)
   local cause, died_at = string.match(letter or '', '^(%a+)|(%d+)$')
-  died_at = tonumber(died_at)
-  if not cause or died_at <= now - retention_ms then return nil end
+  died_at = natural(died_at)
+  if not died_at or died_at <= now - retention_ms then return nil end
   return piece, cause, died_at
 end

@@ -18,23 +18,32 @@ local ABANDONED_AFTER = 7 * 24 * HOUR
 
 local is_more = false
 
--- Calls `visit` with every piece of a message that is pending or cannot be read.
+-- The highest index of a message's pieces.
+local function last_index(record)
+  local head = redis.call('HMGET', record, 's0', 'n')
+  local number = read_index(head[2])
+  -- A message that is not routed has no number.
+  if number or (not head[2] and string.match(head[1] or '', '^P|')) then return number or 0 end
+  number = 0
+  for _, field in ipairs(redis.call('HKEYS', record)) do
+    number = math.max(number, read_index(string.match(field, '^s(%d+)$')) or 0)
+  end
+  return number
+end
+
+-- Calls `visit` with every piece of a message that is pending, and buries those that cannot be read.
 local function each_pending(id, visit)
   local record = record_of(id)
-  local number = math.min(65535, tonumber(redis.call('HGET', record, 'n') or '0') or 0)
-  local seen = 0
-  for from = 0, number, 500 do
-    local names = {}
-    for index = from, math.min(number, from + 499) do names[#names + 1] = 's' .. index end
-    for offset, state in ipairs(redis.call('HMGET', record, unpack(names))) do
-      if state and not string.match(state, '^[SDXE]|') then
-        local index = from + offset - 1
-        seen = seen + 1
-        local piece = read_piece(id, index)
-        if piece then visit(piece) else bury_unreadable(index == 0 and 'in' or 'unknown', id, index) end
-      end
-    end
-  end
+  local number = last_index(record)
+  local seen, names = 0, {}
+  for index = 0, number do names[#names + 1] = 's' .. index end
+  each_field(record, names, function(name, state)
+    if not state or string.match(state, '^[SDXE]|') then return end
+    local index = tonumber(string.sub(name, 2))
+    seen = seen + 1
+    local piece = read_piece(id, index)
+    if piece then visit(piece) else bury_unreadable(index == 0 and 'in' or 'unknown', id, index) end
+  end)
   return seen
 end
 
@@ -61,6 +70,10 @@ local function expire(id)
   end)
   if next_look then
     redis.call('ZADD', DEADLINES, whole(next_look), id)
+  elseif redis.call('HEXISTS', record_of(id), 'gone') == 0 then
+    -- Nothing is pending, whatever its count says.
+    redis.call('HSET', record_of(id), 'left', 0)
+    message_ended(id)
   else
     redis.call('ZREM', DEADLINES, id)
   end
@@ -87,6 +100,7 @@ end
 
 local function drop_old_letters(cause)
   local list = letters_of(cause)
+  if secure(list, 'zset') then count_orphan() end
   local old = redis.call('ZRANGEBYSCORE', list, '-inf', whole(now - retention_ms), 'LIMIT', 0, LETTERS)
   for _, member in ipairs(old) do
     local id, index = read_member(member)
@@ -104,7 +118,7 @@ local function reap(lane)
     if number > CONSUMERS then return end
     local about = {}
     for at = 1, #consumer, 2 do about[consumer[at]] = consumer[at + 1] end
-    local seen = tonumber(redis.call('ZSCORE', OWNERS, about.name) or nil) or now - about.idle
+    local seen = moment(redis.call('ZSCORE', OWNERS, about.name)) or now - about.idle
     if about.pending == 0 and seen < now - DEAD_AFTER then
       redis.call('XGROUP', 'DELCONSUMER', stream_of(lane), GROUP, about.name)
     end
@@ -112,64 +126,39 @@ local function reap(lane)
 end
 
 local function tidy()
-  local last = tonumber(redis.call('HGET', STAT, 'reaped') or nil)
+  local last = natural(redis.call('HGET', STAT, 'reaped'))
   if last and last <= now and last > now - REAP_EVERY then return end
   redis.call('HSET', STAT, 'reaped', whole(now))
   for _, lane in ipairs(redis.call('SMEMBERS', LANES)) do
+    if not is_lane(lane) then redis.call('SREM', LANES, lane) end
+  end
+  for _, lane in ipairs(redis.call('SMEMBERS', LANES)) do
+    secure_lane(lane)
     reap(lane)
     redis.call('ZREMRANGEBYSCORE', held_of(lane), '-inf', whole(now))
   end
   redis.call('ZREMRANGEBYSCORE', OWNERS, '-inf', whole(now - 24 * HOUR))
 end
 
--- Whether entry id `a` comes after `b`.
-local function is_after(a, b)
-  local a_ms, a_seq = string.match(a, '^(%d+)-(%d+)$')
-  local b_ms, b_seq = string.match(b, '^(%d+)-(%d+)$')
-  a_ms, a_seq, b_ms, b_seq = tonumber(a_ms), tonumber(a_seq), tonumber(b_ms), tonumber(b_seq)
-  return a_ms > b_ms or (a_ms == b_ms and a_seq > b_seq)
-end
-
 -- Puts the pending pieces of a message that are not where they should be back into their lane.
 local function mend(id)
-  local mended = 0
+  local mended, earliest = 0, nil
   each_pending(id, function(piece)
-    local entry = string.match(piece.place, '^e(%d+%-%d+)$')
-    local is_lost = false
-    if entry then
-      local there = redis.call('XRANGE', stream_of(piece.lane), entry, entry)[1]
-      local named, named_index = read_entry(there and there[2] or {})
-      if there and not (named == id and named_index == piece.index) then
-        -- A new stream may use the old one's entry ids.
-        is_lost = true
-        piece.place = ''
-      elseif not lease_of(piece.lane, entry) then
-        -- Not leased and before what the group reads next: acknowledged by somebody else.
-        local last = there and last_delivered(piece.lane)
-        is_lost = not there or (last and not is_after(entry, last))
-      end
-    elseif piece.place == 'd' then
-      is_lost = not redis.call('ZSCORE', due_of(piece.lane), member_of(piece))
-    elseif piece.place == 'k' then
-      is_lost = not redis.call('ZSCORE', park_of(piece.lane), parked_member_of(piece))
-      if not is_lost then redis.call('ZADD', wake_of(piece.lane), 'NX', whole(now), piece.destination) end
-    else
-      is_lost = true
-    end
-    if is_lost then
-      leave_place(piece)
-      enlist(piece.lane)
-      make_ready(piece, false)
-      mended = mended + 1
-    end
+    earliest = math.min(earliest or piece.deadline, piece.deadline)
+    if put_back_if_lost(piece) then mended = mended + 1 end
   end)
+  -- Somebody may have written any deadline. What is in hand past its own is looked at every second.
+  local set = moment(redis.call('ZSCORE', DEADLINES, id))
+  if earliest and (not set or set > math.max(earliest, now + 1000)) then
+    redis.call('ZADD', DEADLINES, whole(earliest), id)
+  end
   return mended
 end
 
 -- A piece of the endless walk through all unfinished messages; faster after a loss.
 local function mend_some()
   local kept = redis.call('HMGET', STAT, 'mend', 'mending')
-  local from, to_do = tonumber(kept[1] or nil) or 0, tonumber(kept[2] or nil) or 0
+  local from, to_do = natural(kept[1]) or 0, natural(kept[2]) or 0
   local number = to_do > 0 and MENDED_AFTER_A_LOSS or MENDED_AT_REST
   local ids = redis.call('ZRANGE', DEADLINES, from, from + number - 1)
   local mended = 0

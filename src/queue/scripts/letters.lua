@@ -17,7 +17,7 @@ for at = 6, #ARGV, 2 do
     local lane, _, label = read_route(fields[1])
     answers[#answers + 1] = {
       lane or piece.lane, index > 0 and (label or '') or false, fields[2] or '', cause, piece.attempts,
-      tonumber(piece.maybe), tonumber(fields[3] or nil) or died_at, died_at, fields[4] or '',
+      tonumber(piece.maybe), natural(fields[3]) or died_at, died_at, fields[4] or '',
       ARGV[5] == '1' and fields[5] or false,
     }
   else

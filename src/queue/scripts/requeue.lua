@@ -26,15 +26,15 @@ local function requeue(id, index)
   redis.call('ZREM', letters_of(cause), member_of(piece))
   redis.call('HDEL', record, 'x' .. index, 'h' .. index, 'gone')
   redis.call('PERSIST', record)
-  redis.call('HINCRBY', STAT, piece.state, -1)
+  tally(piece.state, -1)
   piece.state, piece.attempts, piece.pauses, piece.handed, piece.maybe = 'P', 0, 0, 0, '0'
   piece.deadline = deadline
   enlist(piece.lane)
   make_ready(piece, false)
+  count(record, 'left', 1)
   count(record, 'lt', -1)
-  if count(record, 'left', 1) == 1 then redis.call('HINCRBY', STAT, 'open', 1) end
-  local set = redis.call('ZSCORE', DEADLINES, id)
-  if not set or tonumber(set) > deadline then redis.call('ZADD', DEADLINES, whole(deadline), id) end
+  local set = moment(redis.call('ZSCORE', DEADLINES, id))
+  if not set or set > deadline then redis.call('ZADD', DEADLINES, whole(deadline), id) end
   requeued = requeued + 1
 end
 

@@ -43,11 +43,10 @@ end
 
 local function pause(piece, until_ms)
   if piece.destination == '' then return delay(piece, until_ms) end
-  local held, wake = held_of(piece.lane), wake_of(piece.lane)
-  redis.call('ZADD', held, 'GT', whole(until_ms), piece.destination)
-  local ends = tonumber(redis.call('ZSCORE', held, piece.destination))
+  local ends = math.max(until_ms, held_until(piece.lane, piece.destination) or 0)
+  redis.call('ZADD', held_of(piece.lane), whole(ends), piece.destination)
   -- Work of this destination that is parked already cannot go before that either.
-  redis.call('ZADD', wake, 'XX', whole(ends), piece.destination)
+  redis.call('ZADD', wake_of(piece.lane), 'XX', whole(ends), piece.destination)
   if until_ms >= piece.deadline then return end_dead(piece, 'expired') end
   park(piece, ends)
   tell_if_overdue(piece)

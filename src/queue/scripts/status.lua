@@ -10,7 +10,7 @@ local id = ARGV[5]
 if not has_record(id) then return false end
 local record = record_of(id)
 local head = redis.call('HMGET', record, 's0', 'n', 'gone', 'r0')
-local gone = tonumber(head[3] or nil)
+local gone = natural(head[3])
 if not head[1] or (gone and gone <= now) then return false end
 
 local routing = read_state(head[1])
@@ -24,7 +24,7 @@ end
 
 local is_routed = routing ~= nil and routing.state == 'E'
 if routing and routing.state ~= 'E' and routing.state ~= 'P' then show(0, routing, head[4], 'in') end
-local number = is_routed and math.min(65535, tonumber(head[2] or '0') or 0) or 0
+local number = is_routed and read_index(head[2]) or 0
 local latest = nil
 for index = 1, number do
   local fields = redis.call('HMGET', record, 's' .. index, 'r' .. index)

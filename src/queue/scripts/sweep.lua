@@ -13,27 +13,15 @@ local lane, owner, most, cursor = ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[8]
 
 -- Looks at one entry that was taken over: the item to hand out, or nil.
 local function consider(entry, fields)
-  local id, index = read_entry(fields)
-  if not id then return quarantine(lane, entry, fields) end
-  local piece, is_unreadable = read_piece(id, index)
-  if is_unreadable then return quarantine(lane, entry, fields) end
-  if not is_at(piece, entry) or piece.lane ~= lane then
-    drop_entry(lane, entry)
-    count_orphan()
-    return nil
-  end
-  if index > 0 and piece.maybe ~= '1' then
+  local piece = piece_in(lane, entry, fields)
+  if not piece then return nil end
+  if piece.index > 0 and piece.maybe ~= '1' then
     piece.maybe = '1'
     write_piece(piece)
   end
   local number = lease_of(lane, entry)[4]
   local handed = piece.handed + number
-  local cause = handed > MAX_HAND_OUTS and 'poison' or piece.deadline <= now and 'expired' or nil
-  if cause then
-    drop_entry(lane, entry)
-    bury(piece, cause)
-    return nil
-  end
+  if end_if_unfit(piece, entry, handed) then return nil end
   local held = piece.destination ~= '' and held_until(lane, piece.destination)
   if held then
     drop_entry(lane, entry)
@@ -45,7 +33,7 @@ local function consider(entry, fields)
   return work_item(piece, entry, number)
 end
 
-check_lane(lane)
+secure_lane(lane)
 -- Leases count from a test's time, idleness from the server's.
 local idle = lease_ms + (manual and math.max(0, server_ms - now) or 0)
 local reply = with_group(lane, 'XAUTOCLAIM', stream_of(lane), GROUP, owner, whole(idle), cursor, 'COUNT', most)
@@ -60,6 +48,8 @@ if reply then
     end
   end
   date_leases(lane, owner, entries)
+  -- Somebody removed entries that were leased.
+  if #reply[3] > 0 then lose_track() end
 else
   cursor = '0-0'
 end
