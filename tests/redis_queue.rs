@@ -3,5 +3,6 @@
 mod bench;
 mod damage;
 mod flow;
+mod garbage;
 mod outages;
 mod refusals;

@@ -1,5 +1,6 @@
 //! A queue on a server of its own, and the words the tests are written in.
 
+use std::borrow::Borrow;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -22,9 +23,12 @@ pub(super) const MINUTE: Duration = Duration::from_secs(60);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 pub(super) const LEASE: Duration = Duration::from_secs(15);
 
-/// A queue on a server of its own, with a clock that is moved by hand.
-pub(super) struct Bench {
-    pub(super) server: RedisServer,
+/// Where a bench's clock begins: the first moment of 2026.
+pub(super) const START: Timestamp = Timestamp::from_millis(1_767_225_600_000);
+
+/// A queue on a server, with a clock that is moved by hand.
+pub(super) struct Bench<Server: Borrow<RedisServer> = RedisServer> {
+    pub(super) server: Server,
     pub(super) clock: Clock,
     pub(super) queue: RedisQueue,
 }
@@ -39,16 +43,18 @@ impl Bench {
     pub(super) fn new() -> Self {
         Self::with(RedisServer::start(), QueueSettings::default())
     }
+}
 
-    pub(super) fn with(server: RedisServer, settings: QueueSettings) -> Self {
-        let clock = Clock::manual(Timestamp::from_millis(1_767_225_600_000));
-        let queue = queue_on(&server, settings, &clock);
+impl<Server: Borrow<RedisServer>> Bench<Server> {
+    pub(super) fn with(server: Server, settings: QueueSettings) -> Self {
+        let clock = Clock::manual(START);
+        let queue = queue_on(server.borrow(), settings, &clock);
         Self { server, clock, queue }
     }
 
     /// Sends a command past the queue; `~` is the prefix of our keys.
     pub(super) fn redis(&self, command: &str) -> String {
-        self.server.command(&command.replace('~', "sq1:{0}:"))
+        self.server.borrow().command(&command.replace('~', "sq1:{0}:"))
     }
 
     pub(super) async fn accept(&self, ids: &[MessageId]) {

@@ -272,8 +272,9 @@ async fn a_structure_of_another_type_is_set_aside_and_stops_nobody() {
     let bench = Bench::new();
     let owner = Owner::new("worker");
     let limits = LaneLimits { lane: Some(Rate { interval: MINUTE, burst: 100 }), destination: None };
-    for (number, structure) in
-        ["in", "wake:in", "due:in", "park:in", "held:in", "dl", "wk", "lanes", "rl:in"].into_iter().enumerate()
+    for (number, structure) in ["in", "wake:in", "due:in", "park:in", "held:in", "dl", "wk", "lanes", "rl:in"]
+        .into_iter()
+        .enumerate()
     {
         bench.accept(&ids(number * 10..number * 10 + 3)).await;
         bench.redis(&format!("DEL ~{structure}"));

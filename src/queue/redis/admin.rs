@@ -242,32 +242,18 @@ impl Listed {
 
 impl OfCause {
     async fn read_on(&mut self, queue: &Shard, since_ms: Option<i64>) -> Result<(), QueueError> {
-        // By the store's clock, which only the store knows.
-        let oldest = match since_ms {
-            Some(since_ms) => {
-                let now: i64 = read(queue.operator.script(&queue.call(&queue.scripts.ping)).await?)?;
-                now.saturating_sub(since_ms).to_string()
-            }
-            None => "-inf".to_owned(),
-        };
-        let mut ask = redis::cmd("ZREVRANGEBYSCORE");
-        ask.arg(queue.prefix.key(&format!("dead:{}", self.cause.as_str()))).arg("+inf").arg(oldest);
-        ask.arg("WITHSCORES").arg("LIMIT").arg(self.offset).arg(PAGE);
-        let answer = list(queue.operator.command(&ask).await?)?;
-        let number = answer.len() / 2;
-        self.offset += number;
-        self.is_at_end = number < PAGE;
-        let mut values = answer.into_iter();
-        while let (Some(member), Some(score)) = (values.next(), values.next()) {
+        let mut call = queue.call(&queue.scripts.list);
+        call.arg(self.cause.as_str()).arg(since_ms.map(|ms| ms.to_string()).unwrap_or_default());
+        call.arg(self.offset).arg(PAGE);
+        let [looked_at, letters] = fields(queue.operator.script(&call).await?)?;
+        let looked_at: usize = read(looked_at)?;
+        self.offset += looked_at;
+        self.is_at_end = looked_at < PAGE;
+        for letter in list(letters)? {
+            let [message, index, died_at] = fields(letter)?;
             // What is no letter is the audit's to tell.
-            let Some((message, index)) = text(member)?
-                .rsplit_once('|')
-                .and_then(|(message, index)| Some((MessageId::parse(message).ok()?, index.parse().ok()?)))
-            else {
-                continue;
-            };
-            let died_at = Timestamp::from_millis(read::<f64>(score)? as i64);
-            self.ahead.push_back((died_at, DeliveryId { message, index }));
+            let Ok(message) = MessageId::parse(&text(message)?) else { continue };
+            self.ahead.push_back((timestamp(died_at)?, DeliveryId { message, index: read(index)? }));
         }
         Ok(())
     }

@@ -67,6 +67,7 @@ scripts!(
     expand,
     housekeep,
     letters,
+    list,
     ping,
     purge,
     release,
@@ -130,9 +131,8 @@ mod tests {
             let flags = body.lines().next().unwrap();
             let expected = match name {
                 "accept" | "requeue" => "#!lua",
-                "audit_books" | "audit_places" | "audit_records" | "letters" | "stats" | "status" => {
-                    "#!lua flags=no-writes"
-                }
+                "audit_books" | "audit_places" | "audit_records" | "letters" | "list" | "stats"
+                | "status" => "#!lua flags=no-writes",
                 _ => "#!lua flags=allow-oom",
             };
             assert_eq!(flags, expected, "{name}");

@@ -68,6 +68,13 @@ end
 -- is looked at again when it is read.
 local function wake_up()
   local wake, parked, budget = wake_of(lane), park_of(lane), WOKEN
+  -- Members are in the order of their names only among those of one score, which is 0.
+  local strays = redis.call('ZREMRANGEBYSCORE', parked, '-inf', '(0')
+    + redis.call('ZREMRANGEBYSCORE', parked, '(0', '+inf')
+  if strays > 0 then
+    lose_track()
+    count_orphan()
+  end
   local awake = redis.call('ZRANGEBYSCORE', wake, '-inf', whole(now), 'LIMIT', 0, DESTINATIONS)
   for _, destination in ipairs(awake) do
     local shut = shut_until(destination)
@@ -146,8 +153,7 @@ redis.call('ZADD', OWNERS, whole(now), owner)
 -- What is left, and when to look at it.
 local mark = last_delivered(lane)
 if mark then redis.call('SADD', LANES, lane) else mark = '0-0' end
-local unread = redis.call('XRANGE', stream_of(lane), '(' .. mark, '+', 'COUNT', 1)
-local is_more = #unread > 0
+local is_more = entry_after(lane, mark) ~= nil
 local rate_limited = is_more and #items == room and room < most
 local wait = nil
 local function ask_by(at)

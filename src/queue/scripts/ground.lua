@@ -337,6 +337,12 @@ local function last_delivered(lane)
   return nil
 end
 
+-- The first entry after another one, {entry id, fields}; nil if there is none.
+local function entry_after(lane, entry)
+  local found = look('XRANGE', stream_of(lane), '(' .. entry, '+', 'COUNT', 1)
+  return found and found[1] or nil
+end
+
 -- Leases count from a test's time too. Without its own time there is nothing to do: the server has set
 -- the right one.
 local function date_leases(lane, owner, entries)

@@ -15,8 +15,8 @@ for _, lane in ipairs(names) do
   local pending = look('XPENDING', stream, GROUP)
   -- Leases on entries that somebody removed may make it more than there are.
   local leased = math.min(length, pending and pending[1] or 0)
-  local oldest = look('XRANGE', stream, '(' .. (last_delivered(lane) or '0-0'), '+', 'COUNT', 1)
-  local since = oldest and oldest[1] and natural(string.match(oldest[1][1], '^%d+'))
+  local oldest = entry_after(lane, last_delivered(lane) or '0-0')
+  local since = oldest and natural(string.match(oldest[1], '^%d+'))
   lanes[#lanes + 1] = {
     lane, length - leased, leased, look('ZCARD', due_of(lane)) or 0, look('ZCARD', park_of(lane)) or 0,
     since and math.max(0, now - since) or 0, look('ZCOUNT', held_of(lane), '(' .. whole(now), '+inf') or 0,
