@@ -13,7 +13,7 @@
 //! * **Q2 durable** — `accept` returns only after the store holds the message as its durability
 //!   level says.
 //! * **Q3 capacity** — beyond `capacity` unfinished messages `accept` answers [`Acceptance::Full`]
-//!   and stores nothing. A duplicate is a duplicate even then.
+//!   and stores nothing. A duplicate is a duplicate even then, and where memory or disk are full.
 //! * **Q4 one lease** — a piece of work is leased to one owner at a time; nobody else gets it before
 //!   its lease ran out unrenewed, or was released.
 //! * **Q5 success from anyone, failure from the owner** — `Settlement::Delivered` and an expansion are
@@ -171,7 +171,7 @@ pub enum Acceptance {
     Accepted,
     /// Stored before.
     Duplicate,
-    /// Refused: the store is at its capacity.
+    /// Refused: the store is at its capacity, or has no room left.
     Full,
 }
 

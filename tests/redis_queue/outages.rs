@@ -155,6 +155,11 @@ async fn a_queue_that_is_short_of_memory_refuses_what_is_new_and_drains() {
         }
     };
     assert!(accepted > 100);
+    // A duplicate is one all the same, alone and among what is refused.
+    assert_eq!(bench.queue.accept(&[message(&id(0))]).await.unwrap(), [Acceptance::Duplicate]);
+    let mixed = [refused[0].clone(), message(&id(1))];
+    assert_eq!(bench.queue.accept(&mixed).await.unwrap(), [Acceptance::Full, Acceptance::Duplicate]);
+    assert_eq!(bench.queue.stats().await.unwrap().duplicates, 2);
     for message in &refused {
         assert_eq!(bench.queue.status(&message.id).await.unwrap(), None);
     }

@@ -13,17 +13,47 @@ pub(super) fn accept(step: &mut Step<'_>, batch: &[NewMessage]) -> rusqlite::Res
     batch.iter().map(|message| accept_one(step, message)).collect()
 }
 
+/// Says which messages are known, where there is no space to accept any; `None` when none is.
+pub(super) fn only_known(
+    step: &mut Step<'_>,
+    batch: &[NewMessage],
+) -> rusqlite::Result<Option<Vec<Acceptance>>> {
+    let mut answers = Vec::with_capacity(batch.len());
+    for new in batch {
+        let is_known = known(step, new)?.is_some_and(|known| known.lives_at(step.now));
+        step.books.duplicates += i64::from(is_known);
+        answers.push(if is_known { Acceptance::Duplicate } else { Acceptance::Full });
+    }
+    Ok(answers.contains(&Acceptance::Duplicate).then_some(answers))
+}
+
+/// The record of a message that was accepted before.
+struct Known {
+    seq: i64,
+    expires_at: Option<i64>,
+}
+
+impl Known {
+    /// Whether its time is not over; that housekeeping has not come by yet makes no difference.
+    fn lives_at(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|at| at > now.as_millis())
+    }
+}
+
+fn known(step: &Step<'_>, new: &NewMessage) -> rusqlite::Result<Option<Known>> {
+    step.row(statements::KNOWN, params![new.id.as_str()], |row| {
+        Ok(Known { seq: row.get(0)?, expires_at: row.get(1)? })
+    })
+}
+
 fn accept_one(step: &mut Step<'_>, new: &NewMessage) -> rusqlite::Result<Acceptance> {
     let id = new.id.as_str();
-    let known =
-        step.row(statements::KNOWN, params![id], |row| Ok((row.get(0)?, row.get::<_, Option<i64>>(1)?)))?;
-    if let Some((seq, expires_at)) = known {
-        if expires_at.is_none_or(|at| at > step.now.as_millis()) {
+    if let Some(known) = known(step, new)? {
+        if known.lives_at(step.now) {
             step.books.duplicates += 1;
             return Ok(Acceptance::Duplicate);
         }
-        // Its time is over; that housekeeping has not come by yet makes no difference.
-        step.forget_message(seq)?;
+        step.forget_message(known.seq)?;
     }
     if step.books.open >= i64::try_from(step.settings.capacity).unwrap_or(i64::MAX) {
         return Ok(Acceptance::Full);

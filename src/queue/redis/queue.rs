@@ -89,6 +89,17 @@ impl Shard {
         begin(script, &self.prefix, &self.clock, &self.settings)
     }
 
+    /// Which messages of a batch are known, where there is no room to accept any; `None` when none is.
+    async fn only_known(&self, batch: &[NewMessage]) -> Result<Option<Vec<Acceptance>>, QueueError> {
+        let mut call = self.call(&self.scripts.known);
+        for message in batch {
+            call.arg(message.id.as_str());
+        }
+        let known = numbers(self.intake.script(&call).await?, batch.len())?;
+        let acceptance = |known| if known == 1 { Acceptance::Duplicate } else { Acceptance::Full };
+        Ok(known.contains(&1).then(|| known.into_iter().map(acceptance).collect()))
+    }
+
     async fn try_expand(&self, batch: &[Expansion]) -> Result<Vec<Settled>, QueueError> {
         let mut settled = Vec::with_capacity(batch.len());
         let mut rest = batch;
@@ -214,7 +225,13 @@ impl Queue for Shard {
         for message in batch {
             call.arg(message.id.as_str()).arg(&message.payload).arg(millis(message.deadline));
         }
-        let answers = list(self.intake.script(&call).await?)?;
+        let answers = match self.intake.script(&call).await {
+            Err(QueueError::Exhausted(why)) => {
+                // Whoever repeats himself has nothing to wait for.
+                return self.only_known(batch).await.ok().flatten().ok_or(QueueError::Exhausted(why));
+            }
+            answered => list(answered?)?,
+        };
         if answers.len() != batch.len() {
             return Err(not_understood());
         }

@@ -66,6 +66,7 @@ scripts!(
     claim,
     expand,
     housekeep,
+    known,
     letters,
     list,
     ping,

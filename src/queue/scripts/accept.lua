@@ -15,27 +15,14 @@ local answers, accepted, duplicates = {}, 0, 0
 for at = 6, #ARGV, 3 do
   local id, payload, deadline = ARGV[at], ARGV[at + 1], now + tonumber(ARGV[at + 2])
   local record = record_of(id)
-  local is_known = has_record(id)
-  if is_known then
-    local head = redis.call('HMGET', record, 's0', 'gone')
-    local gone = natural(head[2])
-    if gone and gone <= now then
-      redis.call('DEL', record)
-      is_known = false
-    elseif not head[1] then
-      -- No message of ours: it must not keep this one out.
-      set_aside(record)
-      count_orphan()
-      is_known = false
-    end
-  end
-  if is_known then
+  if is_known(id) then
     duplicates = duplicates + 1
     answers[#answers + 1] = 'duplicate'
   elseif open + accepted >= capacity then
     answers[#answers + 1] = 'full'
   else
     accepted = accepted + 1
+    make_way(id)
     redis.call('HSET', record, 'ct', payload, 'acc', whole(now), 'left', 1)
     enlist('in')
     make_ready({

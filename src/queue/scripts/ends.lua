@@ -149,6 +149,26 @@ local function bury_raw(lane, entry, fields)
   buried[#buried + 1] = { id, 0, lane, '', 'poison', 0 }
 end
 
+-- Whether a message was accepted and its record's time is not over. A record without a routing is none of
+-- ours: it must not keep a message out.
+local function is_known(id)
+  if not has_record(id) then return false end
+  local head = redis.call('HMGET', record_of(id), 's0', 'gone')
+  local gone = natural(head[2])
+  return head[1] ~= false and not (gone and gone <= now)
+end
+
+-- Removes what stands where the record of a message is to be that is not known.
+local function make_way(id)
+  if not has_record(id) then return end
+  if redis.call('HEXISTS', record_of(id), 's0') == 1 then
+    redis.call('DEL', record_of(id))
+  else
+    set_aside(record_of(id))
+    count_orphan()
+  end
+end
+
 -- What an entry names: id, index, whether it comes from the park; nil if it names no work.
 local function read_entry(fields)
   local id, index, woken
