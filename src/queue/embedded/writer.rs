@@ -438,8 +438,10 @@ mod tests {
     use rusqlite::{ffi, params};
 
     use super::*;
+    use crate::message::MessageId;
+    use crate::queue::contract::{Acceptance, NewMessage};
     use crate::queue::embedded::file::Identity;
-    use crate::queue::embedded::{schema, statements};
+    use crate::queue::embedded::{intake, schema, statements};
 
     fn writer(connection: Connection) -> Writer {
         schema::make(&connection).unwrap();
@@ -521,13 +523,33 @@ mod tests {
         let is_full =
             |answer: Answer| matches!(answer.blocking_recv().unwrap(), Err(QueueError::Exhausted(_)));
 
+        let message = |id| NewMessage {
+            id: MessageId::of_source("test", id).unwrap(),
+            payload: Vec::new(),
+            deadline: std::time::Duration::from_secs(60),
+        };
+        let known = [message("known"), message("new")];
+        let accepted = known[..1].to_vec();
+        let (first, first_answer) = call(move |step| intake::accept(step, &accepted).map(drop));
+        writer.serve(vec![first]);
+        assert_eq!(first_answer.blocking_recv().unwrap(), Ok(()));
+
         limit(&writer, 2);
         let ((large, large_answer), (small, small_answer)) = (fill(), leave("small"));
         writer.serve(vec![large, small]);
         assert!(is_full(large_answer));
         assert_eq!(small_answer.blocking_recv().unwrap(), Ok(()));
-        assert_eq!(lanes(&writer), ["small"]);
+        assert_eq!(lanes(&writer), ["in", "small"]);
         assert!(!reserve.exists());
+        let (repeated, repeated_answer) = call(move |step| {
+            let answers = intake::only_known(step, &known)?;
+            assert_eq!(answers, Some(vec![Acceptance::Duplicate, Acceptance::Full]));
+            assert_eq!(intake::only_known(step, &known[1..])?, None);
+            Ok(())
+        });
+        writer.serve(vec![repeated]);
+        assert_eq!(repeated_answer.blocking_recv().unwrap(), Ok(()));
+        assert_eq!(Books::load(&writer.connection).unwrap().duplicates, 1);
 
         limit(&writer, 1_000);
         let (untried, untried_answer) = fill();
