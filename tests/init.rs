@@ -4,10 +4,12 @@ use std::io::Cursor;
 use std::path::Path;
 
 use clap::Parser;
+use secrecy::ExposeSecret;
 use sms_broadcaster::channel::sms::SmsSender;
 use sms_broadcaster::config::Config;
 use sms_broadcaster::init::{InitArgs, run};
 use sms_broadcaster::message::Address;
+use sms_broadcaster::seal::{KeyId, SealingKey};
 use sms_broadcaster::subscribers::Subscribers;
 
 const SID: &str = "AC0123456789abcdef0123456789abcdef";
@@ -116,6 +118,23 @@ fn flags_alone_make_files_that_load() {
     ] {
         assert!(ran.output.contains(part), "{part} is not in:\n{}", ran.output);
     }
+}
+
+#[test]
+fn the_hint_about_sealing_needs_its_marks_taken_out_and_a_key_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = init(folder.path(), &ALL, "", false);
+    assert!(ran.output.contains("`smsctl keygen > queue.key`"), "{}", ran.output);
+    let (config, _) = load(folder.path());
+    assert!(config.keys.is_empty());
+    let path = folder.path().join("sms-broadcaster.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let uncommented = text.replace("# [queue]", "[queue]").replace("# encryption_keys", "encryption_keys");
+    std::fs::write(&path, uncommented).unwrap();
+    let key = SealingKey::written(&KeyId::parse("k1").unwrap(), &[7; 32]);
+    std::fs::write(folder.path().join("queue.key"), format!("{}\n", key.expose_secret())).unwrap();
+    let (config, _) = load(folder.path());
+    assert_eq!(config.keys.ids().map(KeyId::as_str).collect::<Vec<_>>(), ["k1"]);
 }
 
 #[test]

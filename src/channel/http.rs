@@ -475,6 +475,56 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_name_is_looked_up_and_checked_again_for_every_new_connection() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://provider.invalid:{}/", listener.local_addr().unwrap().port());
+        // The name leads to a good address first, and then somebody turns it round.
+        let asked = Arc::new(AtomicU8::new(0));
+        let lookup = move |_| -> Found {
+            let found =
+                if asked.fetch_add(1, Ordering::SeqCst) == 0 { "127.0.0.1" } else { "169.254.169.254" };
+            Box::pin(async move { Ok(vec![SocketAddr::new(found.parse().unwrap(), 0)]) })
+        };
+        let client = HttpClient::untrusting(Clock::system(), Arc::new(lookup));
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read(&mut [0; 1024]).await.unwrap();
+            stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(post(&client, &url), serve);
+        assert_eq!(answer.unwrap().status, 204);
+        for _ in 0..3 {
+            assert_eq!(post(&client, &url).await.unwrap_err(), NoAnswer::Forbidden);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_is_refused_however_it_is_written_before_anything_is_looked_up() {
+        let never: Lookup = Arc::new(|name| panic!("{name} was looked up"));
+        let client = HttpClient::untrusting(Clock::system(), never);
+        for host in [
+            "169.254.169.254",
+            "2852039166",
+            "0xa9.254.0251.0xfe",
+            "[fe80::1]",
+            "[::ffff:169.254.169.254]",
+            "[::169.254.169.254]",
+            "[64:ff9b::a9fe:a9fe]",
+            "[64:ff9b:1::a9fe:a9fe]",
+            "[2002:a9fe:a9fe::]",
+            "[2001:0:a9fe:a9fe::]",
+            "[2001:db8::5efe:169.254.169.254]",
+            "[fd00:ec2::254]",
+            "metadata.google.internal",
+            "100.100.100.200",
+        ] {
+            for url in [format!("http://{host}/"), format!("https://{host}:8443/x")] {
+                assert_eq!(post(&client, &url).await.unwrap_err(), NoAnswer::Forbidden, "{url}");
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn a_name_with_good_addresses_is_dialled_where_the_resolver_says() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("http://provider.invalid:{}/", listener.local_addr().unwrap().port());

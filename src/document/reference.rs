@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use zeroize::Zeroizing;
+
 /// Where `${NAME}` is looked up: a name in, its value out.
 pub type Environment<'e> = dyn Fn(&str) -> Option<String> + 'e;
 
@@ -13,7 +15,7 @@ const LARGEST_FILE: u64 = 64 * 1024;
 /// A string after its references were put in.
 pub(super) struct Resolved {
     /// The text.
-    pub(super) value: String,
+    pub(super) value: Zeroizing<String>,
     /// The references, as written, for messages.
     pub(super) references: Vec<String>,
 }
@@ -21,18 +23,18 @@ pub(super) struct Resolved {
 /// Puts in what the references of `text` stand for. `$${` is a literal `${`; what a reference brings is
 /// not looked at again. Every failing reference is one message.
 pub(super) fn resolve(text: &str, folder: &Path, env: &Environment<'_>) -> Result<Resolved, Vec<String>> {
-    let mut value = String::with_capacity(text.len());
+    let mut value = Zeroizing::new(String::with_capacity(text.len()));
     let mut references = Vec::new();
     let mut failures = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find("${") {
         if rest[..at].ends_with('$') {
-            value.push_str(&rest[..at - 1]);
-            value.push_str("${");
+            append(&mut value, &rest[..at - 1]);
+            append(&mut value, "${");
             rest = &rest[at + 2..];
             continue;
         }
-        value.push_str(&rest[..at]);
+        append(&mut value, &rest[..at]);
         let Some(length) = rest[at + 2..].find('}') else {
             failures.push("a reference `${` has no closing `}`; write `$${` for a plain `${`".to_owned());
             rest = "";
@@ -41,18 +43,28 @@ pub(super) fn resolve(text: &str, folder: &Path, env: &Environment<'_>) -> Resul
         let inner = &rest[at + 2..at + 2 + length];
         match look_up(inner, folder, env) {
             Ok(found) => {
-                value.push_str(&found);
+                append(&mut value, &found);
                 references.push(format!("${{{inner}}}"));
             }
             Err(message) => failures.push(message),
         }
         rest = &rest[at + 3 + length..];
     }
-    value.push_str(rest);
+    append(&mut value, rest);
     if failures.is_empty() { Ok(Resolved { value, references }) } else { Err(failures) }
 }
 
-fn look_up(inner: &str, folder: &Path, env: &Environment<'_>) -> Result<String, String> {
+/// Adds to a text that may hold a secret; where it has to grow, no copy of it is left behind.
+fn append(value: &mut Zeroizing<String>, more: &str) {
+    if value.capacity() - value.len() < more.len() {
+        let mut larger = Zeroizing::new(String::with_capacity(2 * (value.len() + more.len())));
+        larger.push_str(value);
+        *value = larger;
+    }
+    value.push_str(more);
+}
+
+fn look_up(inner: &str, folder: &Path, env: &Environment<'_>) -> Result<Zeroizing<String>, String> {
     if let Some(path) = inner.strip_prefix("file:") {
         return read_secret_file(path, folder);
     }
@@ -61,10 +73,10 @@ fn look_up(inner: &str, folder: &Path, env: &Environment<'_>) -> Result<String, 
         // Not repeated: what stands here by mistake may be the secret itself.
         return Err("a reference is `${NAME}` or `${file:PATH}`; write `$${` for a plain `${`".to_owned());
     }
-    env(inner).ok_or_else(|| format!("the environment variable `{inner}` is not set"))
+    env(inner).map(Zeroizing::new).ok_or_else(|| format!("the environment variable `{inner}` is not set"))
 }
 
-fn read_secret_file(path: &str, folder: &Path) -> Result<String, String> {
+fn read_secret_file(path: &str, folder: &Path) -> Result<Zeroizing<String>, String> {
     let shown = path.escape_debug();
     if path.is_empty() {
         return Err("`${file:}` names no file".to_owned());
@@ -76,21 +88,18 @@ fn read_secret_file(path: &str, folder: &Path) -> Result<String, String> {
     if !metadata.is_file() {
         return Err(format!("cannot read `{shown}`: not a regular file"));
     }
-    let mut bytes = Vec::new();
+    // Room for all of it: a list that grows leaves copies behind.
+    let room = usize::try_from(metadata.len().min(LARGEST_FILE)).unwrap_or(0) + 2;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
     File::open(&full)
         .and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
         .map_err(|error| format!("cannot read `{shown}`: {}", error.kind()))?;
     if bytes.len() as u64 > LARGEST_FILE {
         return Err(format!("cannot read `{shown}`: larger than 64KiB"));
     }
-    let mut text = String::from_utf8(bytes).map_err(|_| format!("cannot read `{shown}`: not UTF-8 text"))?;
-    if text.ends_with('\n') {
-        text.pop();
-        if text.ends_with('\r') {
-            text.pop();
-        }
-    }
-    Ok(text)
+    let text = str::from_utf8(&bytes).map_err(|_| format!("cannot read `{shown}`: not UTF-8 text"))?;
+    let line = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+    Ok(Zeroizing::new(line.to_owned()))
 }
 
 #[cfg(test)]
@@ -103,7 +112,7 @@ mod tests {
             "NESTED" => Some("${A}".to_owned()),
             _ => None,
         };
-        resolve(text, Path::new("/nowhere"), &env).map(|resolved| resolved.value)
+        resolve(text, Path::new("/nowhere"), &env).map(|resolved| resolved.value.to_string())
     }
 
     #[test]
@@ -134,7 +143,8 @@ mod tests {
         std::fs::write(folder.path().join("windows"), "s4\r\n").unwrap();
         std::fs::write(folder.path().join("binary"), b"\xff").unwrap();
         std::fs::write(folder.path().join("large"), vec![b'x'; 70_000]).unwrap();
-        let read = |text: &str| resolve(text, folder.path(), &|_| None).map(|resolved| resolved.value);
+        let read =
+            |text: &str| resolve(text, folder.path(), &|_| None).map(|resolved| resolved.value.to_string());
         assert_eq!(read("${file:secret}").unwrap(), "s3\n");
         assert_eq!(read("<${file:windows}>").unwrap(), "<s4>");
         assert!(read("${file:binary}").unwrap_err()[0].contains("UTF-8"));

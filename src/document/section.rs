@@ -5,14 +5,16 @@ use std::fmt;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+use zeroize::Zeroizing;
 
 use super::reference::resolve;
 use super::source::Source;
 use crate::message::Malformed;
 
-/// A string of the document after its references were put in, and where it stands. Its `Debug` is masked.
+/// A string of the document after its references were put in, and where it stands. Its `Debug` is masked,
+/// and it is overwritten when it is dropped.
 pub struct Text {
-    value: String,
+    value: Zeroizing<String>,
     line: usize,
     references: Vec<String>,
 }

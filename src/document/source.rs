@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use toml::de::DeTable;
+use zeroize::Zeroizing;
 
 use super::fault::Fault;
 use super::reference::Environment;
@@ -82,6 +83,8 @@ pub fn load<T>(
     let file = path.display().to_string();
     let whole = |line, message| vec![Fault { file: file.clone(), line, message }];
     let bytes = std::fs::read(path).map_err(|error| whole(0, format!("cannot be read: {}", error.kind())))?;
+    // It may hold secrets, whatever the advice is.
+    let bytes = Zeroizing::new(bytes);
     let text = match std::str::from_utf8(&bytes) {
         Ok(text) => text,
         Err(error) => {

@@ -18,6 +18,9 @@ const PUBLIC_URL: &str = "MFA_PUBLIC_URL";
 /// Twilio's connection overrides: five tries, on every kind of failure.
 const OVERRIDES: &str = "#rc=5&rp=all";
 
+/// Makes the file that the configuration's hint names.
+const KEYGEN: &str = "`smsctl keygen > queue.key`";
+
 /// A variable to set, and what it is for.
 pub(super) struct Variable {
     pub(super) name: String,
@@ -56,7 +59,11 @@ impl Complete {
              [twilio]\n\
              account_sid = {}\n\
              auth_tokens = [\"${{{AUTH_TOKEN}}}\"]\n\
-             {sender}\n",
+             {sender}\n\
+             \n\
+             # Seals texts and recipients in the store; {KEYGEN} makes the file, for the service's user alone.\n\
+             # [queue]\n\
+             # encryption_keys = [\"${{file:queue.key}}\"]\n",
             quoted(self.account_sid.as_str()),
         )
     }
@@ -111,7 +118,8 @@ impl Complete {
         }
         let config = shell_word(&config.display().to_string());
         text.push_str(&format!(
-            "\nThen check, and run:\n  smsctl check --config {config}\n  sms-broadcaster run --config {config}\n\
+            "\nTo seal what is stored, run {KEYGEN} there and take out the # of [queue].\n\
+             \nThen check, and run:\n  smsctl check --config {config}\n  sms-broadcaster run --config {config}\n\
              \nIn Twilio's console, where a message to your number comes in, set this webhook (HTTP POST):\n  \
              {}/twilio/sms{OVERRIDES}\n",
             self.public_url_written()
