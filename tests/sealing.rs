@@ -195,6 +195,73 @@ async fn a_worker_without_the_key_loses_nothing_and_a_requeue_delivers_once_it_h
     assert_eq!(provider.requests().len(), 3, "once each");
 }
 
+/// Changes fields of the only message's record, as whoever may write to Redis could.
+fn tamper(server: &RedisServer, number: u32, change: impl Fn(&str, Vec<u8>) -> Option<Vec<u8>>) {
+    let mut door =
+        redis::Client::open(server.url()).and_then(|client| client.get_connection()).expect("a server");
+    let record = format!("sq1:{{0}}:m:{}", sid(number));
+    let fields: Vec<(String, Vec<u8>)> =
+        redis::cmd("HGETALL").arg(&record).query(&mut door).expect("a record");
+    for (field, value) in fields {
+        if let Some(new) = change(&field, value) {
+            redis::cmd("HSET").arg(&record).arg(&field).arg(new).exec(&mut door).expect("a record");
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_may_write_to_the_store_cannot_send_a_sealed_text_to_themselves_or_keep_it_from_others() {
+    const THIEF: &str = "+19995550100";
+    let (provider, server) = (Provider::start(), RedisServer::start());
+    for phone in PHONES {
+        provider.always(phone, Reply::too_many("1"));
+    }
+    let mut installation = Installation::redis(&provider, &server.url(), FAST);
+    installation.seal_with(&["k1"]);
+    let program = installation.start("sms-broadcaster").await;
+    assert_eq!(installation.post(program.ingress, &sid(1), SENDER, TEXT).await, Some(200));
+    provider.wait_until("both phones were tried", |requests| requests.len() >= 3).await;
+
+    // One recipient is replaced by another, unsealed; a bit of the other is turned.
+    tamper(&server, 1, |field, mut value| match field {
+        "rc1" => Some(format!("{{\"channel\":\"sms\",\"to\":\"{THIEF}\"}}").into_bytes()),
+        "rc2" => {
+            value[40] ^= 1;
+            Some(value)
+        }
+        _ => None,
+    });
+    for phone in PHONES {
+        provider.always(phone, Reply::ok());
+    }
+    let both = |requests: &[Received]| PHONES.iter().all(|phone| delivered_to(requests, phone));
+    provider.wait_until("both phones have it", both).await;
+    installation.wait_for_metric(&program, &ended("sms", "delivered", 2)).await;
+    for phone in PHONES {
+        let accepted = provider.received(phone).iter().filter(|request| request.accepted()).count();
+        assert_eq!(accepted, 1, "{phone}");
+    }
+    assert!(provider.received(THIEF).is_empty(), "by the route alone");
+
+    // A message that was changed is sent to nobody.
+    for phone in PHONES {
+        provider.always(phone, Reply::too_many("1"));
+    }
+    let before = provider.requests().len();
+    assert_eq!(installation.post(program.ingress, &sid(2), SENDER, TEXT).await, Some(200));
+    provider.wait_until("both phones were tried", |requests| requests.len() >= before + 3).await;
+    tamper(&server, 2, |field, mut value| {
+        (field == "ct").then(|| {
+            *value.last_mut().expect("not empty") ^= 1;
+            value
+        })
+    });
+    installation.wait_for_metric(&program, &ended("sms", "dead", 2)).await;
+    let letters = installation.smsctl_json(&["dead", "list", "--json"]);
+    assert_eq!(letters[0]["last_error"], "unreadable, code broken_seal");
+    assert_eq!(letters[1]["cause"], "undecryptable");
+}
+
 #[tokio::test]
 async fn keys_are_changed_under_pending_work_and_nothing_is_lost() {
     let provider = Provider::start();

@@ -250,7 +250,7 @@ pub struct Work {
     pub payload: Vec<u8>,
     /// The subscriber's name; empty for work that is not routed.
     pub subscriber: String,
-    /// The recipient, as expanded; empty for work that is not routed.
+    /// The recipient, as expanded; empty for work that is not routed, and where it cannot be had.
     pub recipient: Vec<u8>,
     /// The destination's key; `None` for work that is not routed.
     pub destination: Option<DestinationKey>,

@@ -23,8 +23,10 @@ use crate::seal::{Binding, Keyring, Nonce, Part, Unopened, is_sealed};
 /// A back-end, and the keys to what it holds.
 ///
 /// Work that cannot be opened is not handed out: it is in the answer's `buried`, and a dead letter with
-/// [`DeadCause::Undecryptable`] that may be requeued once the key is there. A sealed message takes no
-/// unsealed recipient: else whoever may write to the store could have texts sent where they like.
+/// [`DeadCause::Undecryptable`] that may be requeued once the key is there. Where the message can be opened
+/// and only the recipient cannot, the work is handed out with the recipient as it is stored: the message can
+/// be routed again. A sealed message takes no unsealed recipient (it comes out empty): else whoever may
+/// write to the store could have texts sent where they like.
 pub struct Sealed<Q: ?Sized> {
     inner: Arc<Q>,
     keys: Keyring,
@@ -58,19 +60,38 @@ impl<Q: ?Sized> Sealed<Q> {
         }
     }
 
-    /// Opens what work carries, in its place.
+    /// Opens what work carries, in its place. Only a message that cannot be opened is an error.
     fn open(&self, work: &mut Work) -> Result<(), Unopened> {
-        let DeliveryId { message, index } = &work.lease.key().work;
+        let delivery = work.lease.key().work.clone();
         let was_sealed = is_sealed(&work.payload);
-        let payload = self.keys.open(self.binding(message, Part::Message), &work.payload)?;
-        if was_sealed && *index > 0 && !is_sealed(&work.recipient) {
-            return Err(Unopened::Unsealed);
+        let opened = owned(self.keys.open(self.binding(&delivery.message, Part::Message), &work.payload)?);
+        work.payload = opened.unwrap_or_else(|| std::mem::take(&mut work.payload));
+        if delivery.index == 0 {
+            return Ok(());
         }
-        let recipient = self.keys.open(self.binding(message, Part::Recipient(*index)), &work.recipient)?;
-        let (payload, recipient) = (owned(payload), owned(recipient));
-        work.payload = payload.unwrap_or_else(|| std::mem::take(&mut work.payload));
-        work.recipient = recipient.unwrap_or_else(|| std::mem::take(&mut work.recipient));
+        let place = self.binding(&delivery.message, Part::Recipient(delivery.index));
+        let opened = if was_sealed && !is_sealed(&work.recipient) {
+            Err(Unopened::Unsealed)
+        } else {
+            self.keys.open(place, &work.recipient)
+        };
+        match opened {
+            Ok(Cow::Owned(opened)) => work.recipient = opened,
+            Ok(Cow::Borrowed(_)) => {}
+            Err(why) => {
+                self.tell("a recipient cannot be opened", &delivery, &why);
+                if !is_sealed(&work.recipient) {
+                    work.recipient = Vec::new();
+                }
+            }
+        }
         Ok(())
+    }
+
+    fn tell(&self, what: &'static str, delivery: &DeliveryId, why: &Unopened) {
+        if let Some(left_out) = self.quiet.admits(what, Instant::now()) {
+            tracing::error!(message_id = %delivery.message, %delivery, %why, left_out, "{what}");
+        }
     }
 
     fn open_label(&self, message: &MessageId, label: &mut Option<String>) {
@@ -113,10 +134,7 @@ impl<Q: Queue + ?Sized> Sealed<Q> {
     async fn bury(&self, owner: &Owner, unopened: Vec<(Work, Unopened)>, now: Timestamp) -> Vec<Buried> {
         let (mut batch, mut ends) = (Vec::new(), Vec::new());
         for (work, why) in unopened {
-            if let Some(left_out) = self.quiet.admits("unopened", Instant::now()) {
-                let delivery = &work.lease.key().work;
-                tracing::error!(message_id = %delivery.message, %delivery, %why, left_out, "cannot be opened");
-            }
+            self.tell("a message cannot be opened", &work.lease.key().work, &why);
             let outcome =
                 Outcome::Permanent { reason: Reason::Unreadable, status: None, code: Some(why.code()) };
             ends.push(Buried {

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::held::Hold;
+use super::readdress::Readdress;
 use super::recorder::Recorder;
 use super::run::Shared;
 use super::settings::ChannelPlan;
@@ -18,6 +19,7 @@ use crate::message::InboundMessage;
 use crate::metrics::InFlight;
 use crate::queue::contract::{Lane, Settle, Settled, Work};
 use crate::retry::Progress;
+use crate::seal::is_sealed;
 use crate::template::{Fields, Templates};
 
 /// A channel keeps its own time-out; this much later it is taken to hang.
@@ -32,6 +34,7 @@ pub(super) struct AttemptParts {
     pub(super) lane: Lane,
     pub(super) plan: ChannelPlan,
     pub(super) templates: Arc<Templates>,
+    pub(super) readdress: Arc<Readdress>,
 }
 
 /// Makes one attempt and records what came of it. Keeps `hold` and `slot` until that is recorded.
@@ -39,8 +42,8 @@ pub(super) async fn attempt(parts: &AttemptParts, work: Work, hold: Hold, mut sl
     let mut in_flight = parts.shared.metrics.in_flight(parts.id.as_str());
     let Some((message, recipient)) = read(parts, &work) else {
         let outcome = Outcome::Permanent { reason: Reason::Unreadable, status: None, code: None };
-        let settlement =
-            Settlement::Dead { cause: DeadCause::Poison, attempt: Attempt::of(&outcome, time.now()) };
+        let cause = if is_unopened(&work.recipient) { DeadCause::Undecryptable } else { DeadCause::Poison };
+        let settlement = Settlement::Dead { cause, attempt: Attempt::of(&outcome, time.now()) };
         conclude(parts, work, &outcome, settlement, "?", Duration::ZERO, time).await;
         return;
     };
@@ -71,10 +74,25 @@ pub(super) async fn attempt(parts: &AttemptParts, work: Work, hold: Hold, mut sl
     drop(hold);
 }
 
+/// What the work carries. A recipient that cannot be read is found anew, by routing the message again.
 fn read(parts: &AttemptParts, work: &Work) -> Option<(InboundMessage, Recipient)> {
-    let message = InboundMessage::from_payload(&work.lease.key().work.message, &work.payload).ok()?;
-    let recipient: Recipient = serde_json::from_slice(&work.recipient).ok()?;
-    (recipient.channel() == parts.id).then_some((message, recipient))
+    let delivery = &work.lease.key().work;
+    let message = InboundMessage::from_payload(&delivery.message, &work.payload).ok()?;
+    let stored = serde_json::from_slice(&work.recipient).ok();
+    if let Some(recipient) = stored.filter(|recipient: &Recipient| recipient.channel() == parts.id) {
+        return Some((message, recipient));
+    }
+    let recipient = parts.readdress.recipient(&message, work, &parts.id);
+    tracing::warn!(
+        message_id = %delivery.message, %delivery, found = recipient.is_some(),
+        "the recipient cannot be read; the message was routed again"
+    );
+    recipient.map(|recipient| (message, recipient))
+}
+
+/// Whether a recipient is one that no key opened, or that had to be sealed and was not.
+fn is_unopened(recipient: &[u8]) -> bool {
+    recipient.is_empty() || is_sealed(recipient)
 }
 
 /// Hands the text to the channel in a task of its own, so that a panic there is one failed attempt.

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::attempt::{AttemptParts, attempt};
 use super::patience::Patience;
+use super::readdress::Readdress;
 use super::recorder::Recorder;
 use super::run::Shared;
 use super::settings::ChannelPlan;
@@ -41,6 +42,7 @@ impl ChannelLane {
         plan: ChannelPlan,
         slots: Arc<Slots>,
         templates: Arc<Templates>,
+        readdress: Arc<Readdress>,
     ) -> Self {
         let id = channel.id();
         let lane = Lane::of(&id);
@@ -52,6 +54,7 @@ impl ChannelLane {
             lane: lane.clone(),
             plan,
             templates,
+            readdress,
         });
         Self { shared, lane, parts, slots, running: Mutex::new(JoinSet::new()) }
     }

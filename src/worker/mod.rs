@@ -11,6 +11,7 @@ mod deliver;
 mod fanout;
 mod held;
 mod patience;
+mod readdress;
 mod recorder;
 mod run;
 mod slots;

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::deliver::ChannelLane;
 use super::fanout::Fanout;
 use super::held::Held;
+use super::readdress::Readdress;
 use super::recorder::Recorder;
 use super::settings::{ChannelPlan, WorkerSettings};
 use super::slots::Slots;
@@ -114,6 +115,7 @@ impl Worker {
             tokio::spawn(held.renew(Arc::clone(&queue), owner.clone(), metrics, stop_renewing.clone()));
 
         let templates = Arc::new(templates);
+        let readdress = Arc::new(Readdress::new(subscribers.clone(), keyer.clone()));
         let fanout = Arc::new(Fanout::new(
             Arc::clone(&shared),
             recorder.clone(),
@@ -128,7 +130,8 @@ impl Worker {
                 let slots = Slots::new(settings.concurrency);
                 shared.metrics.slots(channel.id().as_str(), settings.concurrency);
                 let (shared, recorder) = (Arc::clone(&shared), recorder.clone());
-                Arc::new(ChannelLane::new(shared, recorder, channel, plan, slots, Arc::clone(&templates)))
+                let (templates, readdress) = (Arc::clone(&templates), Arc::clone(&readdress));
+                Arc::new(ChannelLane::new(shared, recorder, channel, plan, slots, templates, readdress))
             })
             .collect();
         drop(recorder);
