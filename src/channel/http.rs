@@ -488,7 +488,7 @@ mod tests {
         let client = HttpClient::untrusting(Clock::system(), Arc::new(lookup));
         let serve = async {
             let (mut stream, _) = listener.accept().await.unwrap();
-            stream.read(&mut [0; 1024]).await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await.unwrap();
             stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await.unwrap();
         };
         let (answer, ()) = tokio::join!(post(&client, &url), serve);
