@@ -28,6 +28,8 @@ use flags::{
 mod answer;
 #[path = "smsctl/flags.rs"]
 mod flags;
+#[path = "smsctl/inspect.rs"]
+mod inspect;
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
@@ -46,6 +48,7 @@ async fn run(flags: Flags) -> Result<(), Failure> {
     let folder = std::env::current_dir().unwrap_or_default();
     let file = || config::find(config.as_deref(), &process_environment, &folder).map_err(Failure::usage);
     match command {
+        Command::Inspect(flags) => inspect::run(flags),
         Command::Check => check(&file()?).await,
         Command::Route(flags) => route(&file()?, flags),
         Command::Send(flags) => send(&file()?, flags).await,

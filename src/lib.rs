@@ -4,15 +4,15 @@
 //!
 //! `Twilio` → [`ingress`] reads the raw request → [`source::twilio`] proves it → [`queue`] stores it, sealed → 200.
 //! A [`worker`] claims it → [`subscribers`] say who gets it → the queue turns it into one delivery per
-//! recipient, in one step → the worker claims each → [`template`] says what it says → a [`channel`] hands it
-//! over and says what happened → [`retry`] says what to do about it → the queue records it.
+//! recipient, in one step → the worker claims each → [`template`] says what it says, [`code`] which one-time code
+//! it holds → a [`channel`] hands it over and says what happened → [`retry`] says what to do about it → the queue records it.
 //!
 //! # Floors
 //!
 //! A module uses only modules that stand before it in this list (`tests/layers.rs` holds us to it):
 //!
 //! * 0 facts: [`clock`], [`message`], [`delivery`].
-//! * 1 pure logic and measures: [`forbidden`], [`document`], [`subscribers`], [`template`], [`seal`], [`retry`], [`quiet`], [`metrics`].
+//! * 1 pure logic and measures: [`code`], [`forbidden`], [`document`], [`subscribers`], [`template`], [`seal`], [`retry`], [`quiet`], [`metrics`].
 //! * 2 the two ports: [`queue::contract`], [`channel::contract`].
 //! * 3 back-ends, channels, sources, sockets: the rest of [`queue`], [`channel`], [`source`], and [`server`].
 //! * 4 services: [`ingress`], [`worker`], [`ops`], [`health`], [`admin`].
@@ -23,6 +23,7 @@ pub mod boot;
 pub mod channel;
 pub mod cli;
 pub mod clock;
+pub mod code;
 pub mod config;
 pub mod delivery;
 pub mod demo;

@@ -11,6 +11,7 @@ use sms_broadcaster::queue::contract::{Lane, Owner};
 use self::bench::{Bench, LOST, OUR_NUMBER, ROUTED, Ran, WAITING, add_dead_letters, claim, finish, settle};
 
 mod bench;
+mod inspect;
 mod sending;
 mod usage;
 

@@ -12,6 +12,7 @@ mod init;
 mod layers;
 mod metrics_table;
 mod queue_contract;
+mod recognition;
 mod redis_queue;
 mod sealing;
 mod server;

@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Check,
     /// Show who would get a text, and how it would read; sends nothing
     Route(RouteFlags),
+    /// Show what is recognised in a text: one-time code, service; needs no configuration
+    Inspect(InspectFlags),
     /// Post a signed test message to the ingress, as Twilio would
     Send(SendFlags),
     /// Show the counts of the queue
@@ -69,6 +71,22 @@ pub(crate) struct MessageFlags {
 pub(crate) struct RouteFlags {
     #[command(flatten)]
     pub(crate) message: MessageFlags,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct InspectFlags {
+    /// Who sends it: a number, a short code or a name
+    #[arg(long, value_name = "SENDER", conflicts_with = "stdin")]
+    pub(crate) from: Option<String>,
+    /// What it says
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, required_unless_present = "stdin")]
+    pub(crate) body: Option<String>,
+    /// Read one JSON object {"text": …, "from": …} a line, and answer each with one, in order
+    #[arg(long, conflicts_with = "body")]
+    pub(crate) stdin: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -7,6 +7,7 @@ use super::digest::{MessageState, Totals};
 use super::letters::{Purged, Returned};
 use super::preview::RoutePreview;
 use crate::clock::Timestamp;
+use crate::code::{Code, CodeEvidence, Recognised, ServiceEvidence};
 use crate::document::duration_text;
 use crate::message::{InboundMessage, MessageId};
 use crate::queue::contract::{DeadLetter, DeadLetterText, DeliveryStatus, MessageStatus, Stats};
@@ -127,6 +128,49 @@ pub fn returned(returned: &Returned) -> String {
 /// `purge --json`.
 pub fn purged(purged: &Purged) -> String {
     line(&json!({ "purged": purged.purged }))
+}
+
+/// What was recognised in a text: `inspect --json`, and a part of `route --json`. Nothing found is null.
+#[derive(Serialize)]
+struct Found<'a> {
+    code: Option<&'a str>,
+    service: Option<&'a str>,
+    domain: Option<&'a str>,
+    expires_in: Option<String>,
+    confidence: f64,
+    evidence: FoundBy,
+}
+
+#[derive(Serialize)]
+struct FoundBy {
+    code: Option<&'static str>,
+    service: Option<&'static str>,
+}
+
+impl<'a> From<&'a Recognised> for Found<'a> {
+    fn from(found: &'a Recognised) -> Self {
+        Self {
+            code: found.code.as_ref().map(Code::expose),
+            service: found.service.as_deref(),
+            domain: found.domain.as_deref(),
+            expires_in: found.expires_in.map(duration_text),
+            confidence: (f64::from(found.confidence) * 100.0).round() / 100.0,
+            evidence: FoundBy {
+                code: found.code_evidence.map(CodeEvidence::as_str),
+                service: found.service_evidence.map(ServiceEvidence::as_str),
+            },
+        }
+    }
+}
+
+/// `inspect --json`: what was recognised in a text.
+pub fn recognised(found: &Recognised) -> String {
+    line(&Found::from(found))
+}
+
+/// `inspect --stdin`, for a line that holds no text: nothing recognised, and why.
+pub fn not_inspected(why: &str) -> String {
+    line(&json!({ "code": null, "service": null, "error": why }))
 }
 
 #[derive(Serialize)]

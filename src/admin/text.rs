@@ -7,6 +7,7 @@ use super::readable::{count, counted, harmless, seconds, span};
 use super::style::{Paint, Style};
 use super::table::{Align, Cell, Table};
 use crate::clock::Timestamp;
+use crate::code::{Code, CodeEvidence, Recognised, ServiceEvidence};
 use crate::delivery::DeliveryState;
 use crate::document::duration_text;
 use crate::message::MessageId;
@@ -117,6 +118,29 @@ pub fn stats_screen(counts: &Stats, first: bool, style: Style) -> String {
     let clear = if first { "\u{1b}[H\u{1b}[2J" } else { "\u{1b}[H" };
     let page = stats(counts, style).replace('\n', "\u{1b}[K\n");
     format!("{clear}{page}\u{1b}[J")
+}
+
+/// `inspect`: what was recognised in a text.
+pub fn recognised(found: &Recognised, style: Style) -> String {
+    let or_none = |text: Option<&str>| text.map_or("-".to_owned(), |text| harmless(text, false).into_owned());
+    let by =
+        |evidence: Option<&'static str>| evidence.map_or(String::new(), |word| format!(" (by its {word})"));
+    let code = or_none(found.code.as_ref().map(Code::expose));
+    let sure = found.code.as_ref().map_or("-".to_owned(), |_| format!("{:.2}", found.confidence));
+    facts(
+        style,
+        &[
+            ("code", code + &by(found.code_evidence.map(CodeEvidence::in_words))),
+            (
+                "service",
+                or_none(found.service.as_deref())
+                    + &by(found.service_evidence.map(ServiceEvidence::in_words)),
+            ),
+            ("domain", or_none(found.domain.as_deref())),
+            ("expires in", found.expires_in.map_or("-".to_owned(), duration_text)),
+            ("confidence", sure),
+        ],
+    )
 }
 
 /// `dead list`: a letter a line, people masked. `limit` is how many were asked for.
