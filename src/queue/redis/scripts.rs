@@ -4,7 +4,7 @@ use redis::{Script, ScriptInvocation};
 
 use super::reply::millis;
 use crate::clock::Clock;
-use crate::queue::contract::{BUSY_DELAY, Lane, MAX_HAND_OUTS, QueueSettings};
+use crate::queue::contract::{BUSY_DELAY, Lane, MAX_HAND_OUTS, QueueSettings, SUSPECT_HAND_OUTS};
 
 /// What every key of a shard begins with: the version of what is stored, and the shard's number as the
 /// tag that keeps all its keys on one node.
@@ -82,7 +82,10 @@ scripts!(
 /// A script is its first line (how it may run), what all of them share, and its own.
 fn assemble(body: &str) -> Script {
     let (shebang, own) = body.split_once('\n').unwrap_or((body, ""));
-    let constants = format!("local MAX_HAND_OUTS, BUSY_DELAY = {MAX_HAND_OUTS}, {}", BUSY_DELAY.as_millis());
+    let constants = format!(
+        "local MAX_HAND_OUTS, SUSPECT_HAND_OUTS, BUSY_DELAY = {MAX_HAND_OUTS}, {SUSPECT_HAND_OUTS}, {}",
+        BUSY_DELAY.as_millis()
+    );
     Script::new(&format!("{shebang}\n{constants}\n{GROUND}\n{ENDS}\n{GATES}\n{own}"))
 }
 

@@ -97,6 +97,8 @@ local function wake_up()
   end
 end
 
+local has_suspect = false
+
 -- Looks at one entry whose turn it is: the item to hand out, or nil.
 local function consider(entry, fields)
   local id, index, woken = read_entry(fields)
@@ -116,6 +118,12 @@ local function consider(entry, fields)
     bury(piece, cause)
     return nil
   end
+  local suspect = is_suspect(piece.handed + 1)
+  if suspect and has_suspect then
+    drop_entry(lane, entry)
+    put_off(piece)
+    return nil
+  end
   if piece.destination ~= '' then
     local shut = shut_until(piece.destination)
     if not shut and not woken then
@@ -128,6 +136,7 @@ local function consider(entry, fields)
       return nil
     end
   end
+  has_suspect = has_suspect or suspect
   local item = work_item(piece, entry, 1)
   if piece.destination ~= '' then spend(rate_of(piece.destination), 1) end
   return item
