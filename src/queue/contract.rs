@@ -36,7 +36,7 @@
 //!   the request delays only its own work; in a lane's order, work of other destinations passes it.
 //! * **Q13 crashes are counted apart** — every hand-out of the same work after a lost lease raises its
 //!   `handed_out`; more than [`MAX_HAND_OUTS`] end it as poison. Attempts, pauses, renewals and
-//!   releases do not.
+//!   releases do not. Of work that is suspected (see [`SUSPECT_HAND_OUTS`]) a call hands out one piece.
 //! * **Q14 recovery** — `sweep` takes over work whose lease ran out, all of it in the course of several
 //!   calls that pass the cursor on, and notes that it may have been sent.
 //! * **Q15 release** — released work is ready at once, as if it had not been handed out.
@@ -69,7 +69,8 @@ use crate::message::MessageId;
 /// the hand-out that would exceed this number.
 pub const MAX_HAND_OUTS: u32 = 4;
 
-/// Hand-outs from which on work is suspected of taking its worker down, and is to be run alone.
+/// Hand-outs from which on work is suspected of taking its worker down, and is to be run alone: a call hands
+/// out one such piece at most, and puts the others off by [`BUSY_DELAY`].
 pub const SUSPECT_HAND_OUTS: u32 = 3;
 
 /// The largest batch any call takes; callers cut larger ones.

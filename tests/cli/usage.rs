@@ -23,7 +23,9 @@ fn help_and_version_need_no_configuration() {
         run(command).fine().out
     };
     let help = plain(&["--help"]);
-    for command in ["check", "route", "inspect", "send", "stats", "dead", "requeue", "status", "keygen", "--config"] {
+    for command in
+        ["check", "route", "inspect", "send", "stats", "dead", "requeue", "status", "keygen", "--config"]
+    {
         assert!(help.contains(command), "{command}: {help}");
     }
     assert!(plain(&["dead", "--help"]).contains("purge"));

@@ -12,7 +12,7 @@ use sms_broadcaster::delivery::{DeadCause, DeliveryId, DeliveryState, Destinatio
 use sms_broadcaster::message::MessageId;
 use sms_broadcaster::queue::contract::{
     Acceptance, BUSY_DELAY, Buried, Claim, Claimed, DeadLetter, Lane, LeaseKey, MAX_HAND_OUTS, MessageStatus,
-    NewDelivery, NewMessage, Owner, QueueSettings, Requeued, Settled, Stats, Work,
+    NewDelivery, NewMessage, Owner, QueueSettings, Requeued, SUSPECT_HAND_OUTS, Settled, Stats, Work,
 };
 
 use super::gcra::Gcra;
@@ -53,6 +53,8 @@ struct Piece {
     handed_out: u32,
     maybe_sent: bool,
     failures: usize,
+    /// Being suspected, it may be put off until then at the latest.
+    put_off: Timestamp,
     place: Place,
 }
 
@@ -113,6 +115,11 @@ impl Piece {
 
     fn is_in_hands_of(&self, owner: &Owner, key: &LeaseKey) -> bool {
         matches!(&self.place, Place::Leased { key: held, owner: holder, .. } if held == key && holder == owner)
+    }
+
+    /// Whether its next hand-out makes it one that runs alone.
+    fn is_suspect(&self) -> bool {
+        self.handed_out + 1 >= SUSPECT_HAND_OUTS
     }
 
     fn wait_until(&mut self, due: Timestamp) {
@@ -191,7 +198,7 @@ impl Model {
             return None;
         }
         let put_off = piece.gate().and_then(|gate| self.put_off.get(&gate).copied()).unwrap_or(due);
-        Some(due.max(self.held_until(piece)).max(put_off))
+        Some(due.max(self.held_until(piece)).max(put_off).max(piece.put_off))
     }
 
     // Steps, each judged by what the store answered.
@@ -228,6 +235,7 @@ impl Model {
             handed_out: 0,
             maybe_sent: false,
             failures: 0,
+            put_off: self.now,
             place: Place::Waiting { due: self.now },
         };
         let message = Message {
@@ -267,6 +275,7 @@ impl Model {
             }
             self.hand_out(work, claim.owner)?;
         }
+        self.one_suspect_at_most(claim.lane, &claimed.items)?;
         for buried in &claimed.buried {
             ensure!(buried.lane == *claim.lane, "{buried:?} is of another lane");
             let id = &buried.delivery;
@@ -274,6 +283,19 @@ impl Model {
             self.buried(buried)?;
         }
         self.comes_back_in_time(claim, claimed)
+    }
+
+    /// Of suspects one is handed out; the others may have been put off for its sake.
+    fn one_suspect_at_most(&mut self, lane: &Lane, items: &[Work]) -> Result<()> {
+        let suspects = items.iter().filter(|work| work.handed_out >= SUSPECT_HAND_OUTS).count();
+        ensure!(suspects <= 1, "{suspects} suspects at once");
+        if suspects == 1 {
+            let until = self.now.plus(BUSY_DELAY);
+            let pieces = self.messages.values_mut().flat_map(|message| message.pieces.values_mut());
+            let others = pieces.filter(|piece| piece.lane == *lane && piece.is_suspect());
+            others.for_each(|piece| piece.put_off = until);
+        }
+        Ok(())
     }
 
     /// Work that this claim may have met and put off.
@@ -398,6 +420,7 @@ impl Model {
             ensure!(!is_held, "{id} goes to a paused destination");
             self.hand_out(work, owner)?;
         }
+        let has_suspect = items.iter().any(|work| work.handed_out >= SUSPECT_HAND_OUTS);
         for buried in buried {
             self.buried(buried)?;
         }
@@ -406,9 +429,11 @@ impl Model {
             let is_held = self.piece(&id).is_some_and(|piece| self.is_held(piece));
             let piece = self.piece_mut(&id)?;
             let is_fit = piece.deadline > now && piece.handed_out < MAX_HAND_OUTS;
-            ensure!(is_held && is_fit, "the sweep left {id} behind: {piece:?}");
-            // It waits with the rest for the end of the pause.
+            let is_put_off = has_suspect && piece.is_suspect();
+            ensure!((is_held || is_put_off) && is_fit, "the sweep left {id} behind: {piece:?}");
+            // It waits with the rest for the end of the pause, or for its turn.
             piece.wait_until(now);
+            piece.put_off = now.plus(BUSY_DELAY);
         }
         Ok(())
     }
@@ -442,6 +467,7 @@ impl Model {
                 handed_out: 0,
                 maybe_sent: false,
                 failures: 0,
+                put_off: now,
                 place: Place::Waiting { due: now },
             };
             message.pieces.insert(index, piece);

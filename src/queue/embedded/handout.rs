@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::delivery::DeadCause;
 use crate::queue::contract::{
     BUSY_DELAY, Buried, Claim, Claimed, Cursor, Lane, LaneLimits, Lease, LeaseKey, MAX_BATCH, MAX_HAND_OUTS,
-    Swept, Work,
+    SUSPECT_HAND_OUTS, Swept, Work,
 };
 
 /// The most ready pieces one claim looks at, so that a long line of work that may not go now does not
@@ -51,6 +51,7 @@ enum Verdict {
     HandOut,
     Bury(DeadCause),
     Park,
+    PutOff,
 }
 
 pub(super) fn claim(step: &mut Step<'_>, asked: &Asked) -> rusqlite::Result<Claimed> {
@@ -72,10 +73,12 @@ pub(super) fn claim(step: &mut Step<'_>, asked: &Asked) -> rusqlite::Result<Clai
         looked += candidates.len();
         for candidate in candidates {
             let Some(piece) = step.mend(candidate)? else { continue };
-            match weigh(step, asked, &mut gates, &piece)? {
+            let has_suspect = items.iter().any(is_suspect);
+            match weigh(step, asked, &mut gates, &piece, has_suspect)? {
                 Verdict::HandOut => items.extend(hand_out(step, &asked.owner, piece)?),
                 Verdict::Bury(cause) => buried.push(step.bury(piece, cause)?),
                 Verdict::Park => park(step, piece)?,
+                Verdict::PutOff => put_off(step, piece)?,
             }
         }
     }
@@ -158,10 +161,19 @@ fn promote(step: &mut Step<'_>, lane: &str) -> rusqlite::Result<()> {
 
 /// What is to become of a ready piece whose turn it is. A place in its destination's rate is taken
 /// with the verdict to hand it out.
-fn weigh(step: &Step<'_>, asked: &Asked, gates: &mut Gates<'_>, piece: &Piece) -> rusqlite::Result<Verdict> {
+fn weigh(
+    step: &Step<'_>,
+    asked: &Asked,
+    gates: &mut Gates<'_>,
+    piece: &Piece,
+    has_suspect: bool,
+) -> rusqlite::Result<Verdict> {
     let now = step.now;
     if let Some(cause) = unfit(piece, now) {
         return Ok(Verdict::Bury(cause));
+    }
+    if has_suspect && would_be_suspect(piece) {
+        return Ok(Verdict::PutOff);
     }
     let Some(destination) = &piece.destination else { return Ok(Verdict::HandOut) };
     let gate = gates.of(step, destination)?;
@@ -198,6 +210,22 @@ fn unfit(piece: &Piece, now: Timestamp) -> Option<DeadCause> {
 
 fn park(step: &Step<'_>, mut piece: Piece) -> rusqlite::Result<()> {
     piece.park();
+    step.save(&piece)
+}
+
+/// Whether work has seen several workers vanish. One of it is handed out at a time, so that a worker that
+/// vanishes with it leaves no other such work one hand-out nearer to its end as poison.
+fn is_suspect(work: &Work) -> bool {
+    work.handed_out >= SUSPECT_HAND_OUTS
+}
+
+fn would_be_suspect(piece: &Piece) -> bool {
+    piece.handed_out + 1 >= SUSPECT_HAND_OUTS
+}
+
+/// To be looked at again a little later, without having been handed out.
+fn put_off(step: &Step<'_>, mut piece: Piece) -> rusqlite::Result<()> {
+    piece.delay(step.now.plus(BUSY_DELAY));
     step.save(&piece)
 }
 
@@ -245,6 +273,8 @@ pub(super) fn sweep(step: &mut Step<'_>, owner: &str, lane: &str, max: usize) ->
             buried.push(step.bury(piece, cause)?);
         } else if park_if_held(step, &mut piece)? {
             step.save(&piece)?;
+        } else if would_be_suspect(&piece) && items.iter().any(is_suspect) {
+            put_off(step, piece)?;
         } else {
             items.extend(hand_out(step, owner, piece)?);
         }

@@ -4,7 +4,7 @@ use redis::{Script, ScriptInvocation};
 
 use super::reply::millis;
 use crate::clock::Clock;
-use crate::queue::contract::{BUSY_DELAY, Lane, MAX_HAND_OUTS, QueueSettings};
+use crate::queue::contract::{BUSY_DELAY, Lane, MAX_HAND_OUTS, QueueSettings, SUSPECT_HAND_OUTS};
 
 /// What every key of a shard begins with: the version of what is stored, and the shard's number as the
 /// tag that keeps all its keys on one node.
@@ -85,8 +85,9 @@ scripts!(
 fn assemble(body: &str) -> Script {
     let (shebang, own) = body.split_once('\n').unwrap_or((body, ""));
     let (read_only, busy_delay) = (shebang.contains("no-writes"), BUSY_DELAY.as_millis());
-    let constants =
-        format!("local READ_ONLY, MAX_HAND_OUTS, BUSY_DELAY = {read_only}, {MAX_HAND_OUTS}, {busy_delay}");
+    let constants = format!(
+        "local READ_ONLY, MAX_HAND_OUTS, SUSPECT_HAND_OUTS, BUSY_DELAY = {read_only}, {MAX_HAND_OUTS}, {SUSPECT_HAND_OUTS}, {busy_delay}"
+    );
     Script::new(&format!("{shebang}\n{constants}\n{GROUND}\n{ENDS}\n{GATES}\n{own}"))
 }
 

@@ -102,10 +102,18 @@ local function wake_up()
   end
 end
 
+local has_suspect = false
+
 -- Looks at one entry whose turn it is: the item to hand out, or nil.
 local function consider(entry, fields)
   local piece, woken = piece_in(lane, entry, fields)
   if not piece or end_if_unfit(piece, entry, piece.handed + 1) then return nil end
+  local suspect = is_suspect(piece.handed + 1)
+  if suspect and has_suspect then
+    drop_entry(lane, entry)
+    put_off(piece)
+    return nil
+  end
   if piece.destination ~= '' then
     local shut = shut_until(piece.destination)
     if not shut and not woken then
@@ -118,6 +126,7 @@ local function consider(entry, fields)
       return nil
     end
   end
+  has_suspect = has_suspect or suspect
   local item = work_item(piece, entry, 1)
   if piece.destination ~= '' then spend(rate_of(piece.destination), 1) end
   return item

@@ -49,6 +49,19 @@ local function held_until(lane, destination)
   return nil
 end
 
+-- Work that has seen several workers vanish. One of it is handed out at a time, so that a worker that
+-- vanishes with it leaves no other such work one hand-out nearer to its end as poison.
+local function is_suspect(handed)
+  return handed >= SUSPECT_HAND_OUTS
+end
+
+-- To be looked at again a little later, without having been handed out.
+local function put_off(piece)
+  redis.call('ZADD', due_of(piece.lane), whole(now + BUSY_DELAY), member_of(piece))
+  piece.place = 'd'
+  write_piece(piece)
+end
+
 -- What the hand-out of a piece carries, the entry's `number`th:
 -- {name of the hand-out, id, index, payload, subscriber, recipient, destination, attempts, pauses, deadline, accepted
 -- at, hand-outs}

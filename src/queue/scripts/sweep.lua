@@ -11,6 +11,8 @@
 
 local lane, owner, most, cursor = ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[8]
 
+local has_suspect = false
+
 -- Looks at one entry that was taken over: the item to hand out, or nil.
 local function consider(entry, fields)
   local piece = piece_in(lane, entry, fields)
@@ -30,6 +32,14 @@ local function consider(entry, fields)
     park(piece, held)
     return nil
   end
+  local suspect = is_suspect(handed)
+  if suspect and has_suspect then
+    drop_entry(lane, entry)
+    piece.handed = handed - 1
+    put_off(piece)
+    return nil
+  end
+  has_suspect = has_suspect or suspect
   return work_item(piece, entry, number)
 end
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use sms_broadcaster::delivery::{Attempt, DeadCause, DeliveryId, DeliveryState, Settlement};
 use sms_broadcaster::queue::contract::{
-    Cursor, DeadFilter, Lane, LeaseKey, MAX_BATCH, MAX_HAND_OUTS, NewMessage, Queue, QueueAdmin, Settled,
-    Work,
+    BUSY_DELAY, Cursor, DeadFilter, Lane, LeaseKey, MAX_BATCH, MAX_HAND_OUTS, NewMessage, Queue, QueueAdmin,
+    SUSPECT_HAND_OUTS, Settled, Work,
 };
 
 use crate::queue_contract::bench::{
@@ -38,6 +38,39 @@ pub(crate) async fn q13_work_that_takes_its_worker_down_again_and_again_is_poiso
     assert_eq!(letter.history, []);
     assert_eq!(bench.states(&id(1)).await, [(DeliveryState::Dead, 0)]);
     bench.assert_at_rest().await;
+}
+
+pub(crate) async fn q13_of_suspects_one_is_handed_out_at_a_time_and_the_others_do_not_pay_for_it<S: Store>(
+    bench: &mut Bench<S>,
+) {
+    let victim = owner("victim");
+    bench.send_many((0..5).map(id), 1, HOUR).await;
+    assert_eq!(bench.take(&victim, &lane(), 10).await.len(), 5);
+    for hand_out in 2..SUSPECT_HAND_OUTS {
+        bench.advance(LEASE + SECOND);
+        let (items, _) = bench.sweep(&victim, &lane(), 10).await;
+        assert!(items.len() == 5 && items.iter().all(|work| work.handed_out == hand_out));
+    }
+    // From now on each loss takes one of them one step further: five of them live through three more.
+    bench.advance(LEASE + SECOND);
+    let (items, buried) = bench.sweep(&victim, &lane(), 10).await;
+    assert_eq!((items.len(), buried.len()), (1, 0));
+    assert_eq!(items[0].handed_out, SUSPECT_HAND_OUTS);
+    for _ in 0..3 {
+        assert_eq!(bench.take(&victim, &lane(), 10).await.len(), 0, "the others are put off");
+        bench.advance(BUSY_DELAY);
+        let items = bench.take(&victim, &lane(), 10).await;
+        assert_eq!(items.len(), 1);
+        assert_eq!(items[0].handed_out, SUSPECT_HAND_OUTS);
+    }
+    bench.advance(BUSY_DELAY);
+    let last = bench.take_one(&victim, &lane()).await;
+    assert_eq!(last.handed_out, SUSPECT_HAND_OUTS);
+    bench.settle(&victim, last.lease, Settlement::Delivered).await;
+    assert_eq!(bench.places(&lane()).await, (0, 4, 0));
+    // What is not suspected does not wait for them.
+    bench.send_many((5..9).map(id), 1, HOUR).await;
+    assert_eq!(bench.take(&victim, &lane(), 10).await.len(), 4);
 }
 
 pub(crate) async fn q13_services_that_die_are_counted_like_their_workers<S: Store>(bench: &mut Bench<S>) {
