@@ -7,6 +7,7 @@ mod crash;
 mod delivery;
 mod embedded_queue;
 mod health;
+mod fuzz_targets;
 mod ingress;
 mod init;
 mod layers;

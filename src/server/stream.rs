@@ -108,6 +108,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for PatientStream<S> {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -118,7 +119,8 @@ mod tests {
     async fn a_write_that_makes_no_progress_fails() {
         let (near, far) = duplex(8);
         let mut near = PatientStream::new(near, MOMENT, LONG);
-        let error = near.write_all(b"more than fits").await.unwrap_err();
+        let wrote = timeout(LONG, near.write_all(b"more than fits")).await.expect("it hangs");
+        let error = wrote.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         drop(far);
     }
@@ -146,7 +148,8 @@ mod tests {
             answer
         };
         // Neither side can end before the other has done its part.
-        let (closed, answer) = tokio::join!(near.shutdown(), client);
+        let both = async { tokio::join!(near.shutdown(), client) };
+        let (closed, answer) = timeout(LONG, both).await.expect("it hangs");
         assert_eq!((closed.is_ok(), &answer[..]), (true, &b"413"[..]));
     }
 
@@ -163,6 +166,7 @@ mod tests {
             near.shutdown().await.unwrap();
             drop(near);
         };
-        tokio::join!(closing, endless);
+        let both = async { tokio::join!(closing, endless) };
+        timeout(LONG, both).await.expect("it hangs");
     }
 }
