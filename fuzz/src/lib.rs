@@ -25,8 +25,11 @@ use sms_broadcaster::source::twilio::{PublicUrl, Request, TwilioSettings, Twilio
 use sms_broadcaster::source::verified::Refusal;
 use sms_broadcaster::subscribers::Subscribers;
 
+/// Takes any bytes, and panics when something is wrong.
+pub type Target = fn(&[u8]);
+
 /// Every target by its name: that of its file in `fuzz_targets/` and of its folder in `seeds/`.
-pub const TARGETS: [(&str, fn(&[u8])); 7] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("webhook", webhook),
     ("configuration", configuration),
     ("subscribers", subscribers),
