@@ -6,6 +6,7 @@ mod config;
 mod crash;
 mod delivery;
 mod embedded_queue;
+mod fuzz_targets;
 mod health;
 mod ingress;
 mod init;

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use redis::Value;
+use regex::Regex;
 use serde_json::json;
+use sms_broadcaster::seal::is_sealed;
 
 use crate::support::installation::{Installation, LOOK, PHONES, Program, SLACK, sid};
 use crate::support::provider::{Provider, Received, Reply};
@@ -118,6 +120,163 @@ async fn with_keys_a_stolen_redis_shows_no_text_and_nobody_whatever_state_they_a
     let letters = installation.smsctl_json(&["dead", "list", "--json"]);
     assert_eq!(letters[0]["destination"], "+1******0147");
     assert_eq!(readable(letters.to_string().as_bytes()), Vec::<&str>::new());
+}
+
+/// What may stand in a store on Redis with keys, by the name of the key, the field and the value. Whatever else
+/// turns up has to be told in SECURITY.md first, and then here.
+const VISIBLE: &[(&str, &str, &str)] = &[
+    // A message: when, how many, of which subscriber; its pieces, where they are, how they ended.
+    ("m:ID", "acc|left|n|lt|gone", "N"),
+    ("m:ID", "sub", "Example"),
+    ("m:ID", r"s\d+", r"[PSDXE](\|[a-z0-9-]*)+"),
+    ("m:ID", r"r\d+", "LANE\\|NAME\\|sealed:[A-Za-z0-9+/]+"),
+    ("m:ID", r"x\d+", "[a-z]+\\|N"),
+    ("m:ID", r"ct|rc\d+", "SEALED"),
+    ("m:ID", r"h\d+", "HISTORY"),
+    // The lanes: ids of messages, and destinations by their keyed names.
+    ("in|rdy:LANE", "m", "ID"),
+    ("in|rdy:LANE", "i|w", "N"),
+    ("due:LANE", "", "ID\\|N"),
+    ("park:LANE", "", "NAME\\|N\\|ID\\|N"),
+    ("(wake|held):LANE", "", "NAME"),
+    ("rl:LANE(:NAME)?", "", "N"),
+    ("dl", "", "ID"),
+    ("dead:[a-z]+", "", "ID\\|N"),
+    ("lanes", "", "LANE"),
+    // Programs by the names of their hosts, and counts.
+    ("wk", "", "[A-Za-z0-9.-]+-[0-9a-f]{8}"),
+    ("stat", "[A-Za-z]+", "-?N"),
+];
+
+fn whole(pattern: &str) -> Regex {
+    let spelled = pattern
+        .replace("ID", "SM[0-9a-f]{32}")
+        .replace("LANE", "(in|sms|slack)")
+        .replace("NAME", "[0-9a-f]{24}")
+        .replace('N', r"\d+");
+    Regex::new(&format!("^({spelled})$")).expect("a pattern")
+}
+
+/// Whether a value is of a form: a pattern, or `SEALED`, or `HISTORY`: attempts, one line of JSON each.
+fn is_of(form: &str, value: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(value);
+    match form {
+        "SEALED" => is_sealed(value),
+        "HISTORY" => text.lines().all(|line| {
+            let attempt: serde_json::Map<String, serde_json::Value> =
+                serde_json::from_str(line).expect("JSON");
+            let known = ["at", "outcome", "reason", "status", "code", "ambiguous"];
+            attempt.keys().all(|key| known.contains(&key.as_str()))
+        }),
+        pattern => whole(pattern).is_match(&text),
+    }
+}
+
+/// Every value of a server: the key's name without the shard's prefix, the field, the value.
+fn contents(server: &RedisServer) -> Vec<(String, String, Vec<u8>)> {
+    let mut door =
+        redis::Client::open(server.url()).and_then(|client| client.get_connection()).expect("a server");
+    let mut ask = |words: &[&str]| {
+        let mut command = redis::cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(*word);
+        }
+        command.query::<Value>(&mut door).expect("an answer")
+    };
+    let keys: Vec<String> = redis::from_redis_value(ask(&["KEYS", "*"])).expect("names");
+    let mut found = Vec::new();
+    for key in keys {
+        let name = key.strip_prefix("sq1:{0}:").expect("our prefix").to_owned();
+        let kind: String = redis::from_redis_value(ask(&["TYPE", &key])).expect("a type");
+        let mut pairs: Vec<(String, Vec<u8>)> = Vec::new();
+        let plain = |value: Value| redis::from_redis_value::<Vec<Vec<u8>>>(value).expect("values");
+        match kind.as_str() {
+            "hash" => pairs = redis::from_redis_value(ask(&["HGETALL", &key])).expect("fields"),
+            "stream" => {
+                type Entries = Vec<(String, Vec<(String, Vec<u8>)>)>;
+                let entries: Entries =
+                    redis::from_redis_value(ask(&["XRANGE", &key, "-", "+"])).expect("entries");
+                pairs.extend(entries.into_iter().flat_map(|(_, fields)| fields));
+            }
+            "zset" => {
+                pairs.extend(plain(ask(&["ZRANGE", &key, "0", "-1"])).into_iter().map(|m| (String::new(), m)))
+            }
+            "set" => pairs.extend(plain(ask(&["SMEMBERS", &key])).into_iter().map(|m| (String::new(), m))),
+            "string" => {
+                pairs.push((String::new(), redis::from_redis_value(ask(&["GET", &key])).expect("a value")))
+            }
+            other => panic!("{key} is a {other}"),
+        }
+        found.extend(pairs.into_iter().map(|(field, value)| (name.clone(), field, value)));
+    }
+    found
+}
+
+#[tokio::test]
+async fn with_keys_a_stolen_redis_shows_what_is_told_in_security_md_and_nothing_more() {
+    let (provider, server) = (Provider::start(), RedisServer::start());
+    // With rates, so that there are names of destinations in every place where there can be.
+    let rated = FAST
+        .replace("rate = \"off\"", "rate = \"100/m\"")
+        .replace("rate_per_destination = \"off\"", "rate_per_destination = \"1/m\"");
+    let mut installation = Installation::redis(&provider, &server.url(), &rated);
+    installation.seal_with(&["k1"]);
+    let program = installation.start("sms-broadcaster").await;
+    one_of_each(&provider, &installation, &program, 1).await;
+    provider.always(SLACK, Reply::too_many("60"));
+    for number in 2..=6 {
+        assert_eq!(installation.post(program.ingress, &sid(number), SENDER, TEXT).await, Some(200));
+    }
+    let is_paused = "sms_broadcaster_channel_paused{channel=\"slack\"} 1";
+    installation.wait_for_metric(&program, is_paused).await;
+    installation
+        .wait_for_metric(&program, "sms_broadcaster_queue_depth{channel=\"in\",state=\"ready\"} 0")
+        .await;
+
+    let mut met = vec![false; VISIBLE.len()];
+    for (key, field, value) in contents(&server) {
+        let of = VISIBLE.iter().position(|(of_key, of_field, form)| {
+            whole(of_key).is_match(&key) && whole(of_field).is_match(&field) && is_of(form, &value)
+        });
+        match of {
+            Some(of) => met[of] = true,
+            None => {
+                panic!("{key} {field} holds {:?}, of which nobody was told", String::from_utf8_lossy(&value))
+            }
+        }
+    }
+    let (wanted, seen) = (["m:ID", "park:LANE", "(wake|held):LANE", "dead:[a-z]+", "wk"], met);
+    for name in wanted {
+        let is_met = VISIBLE.iter().zip(&seen).any(|((key, _, _), met)| *key == name && *met);
+        assert!(is_met, "{name} was not there to be looked at");
+    }
+}
+
+#[test]
+fn the_tests_that_security_md_names_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = Vec::new();
+    for folder in ["src", "tests"] {
+        files(&root.join(folder), &mut paths);
+    }
+    let sources: String = paths.iter().filter_map(|path| fs::read_to_string(path).ok()).collect();
+    let page = fs::read_to_string(root.join("SECURITY.md")).expect("SECURITY.md");
+    let (_, promises) = page.split_once("## What holds these promises").expect("the last section");
+    let names = Regex::new("`([a-z0-9_:]+)(…?)`").expect("a pattern");
+    let mut number = 0;
+    for found in names.captures_iter(promises) {
+        number += 1;
+        let (name, is_cut) = (found[1].rsplit("::").next().expect("a name"), !found[2].is_empty());
+        let is_there = if is_cut {
+            sources.contains(&format!("fn {name}"))
+        } else {
+            sources.contains(&format!("fn {name}("))
+                || sources.contains(&format!("fn {name}<"))
+                || sources.contains(&format!("{name}: "))
+        };
+        assert!(is_there, "{name} is nowhere");
+    }
+    assert!(number >= 12, "{number}");
 }
 
 #[tokio::test]

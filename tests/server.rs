@@ -22,7 +22,7 @@ const LONG: Duration = Duration::from_secs(3600);
 
 /// Limits that no test meets by accident.
 fn wide() -> Limits {
-    Limits { head: LONG, write: LONG, linger: LONG, connections: 100, ..Limits::default() }
+    Limits { head: LONG, idle: LONG, write: LONG, linger: LONG, connections: 100, ..Limits::default() }
 }
 
 struct Server {
@@ -86,8 +86,26 @@ async fn a_head_that_does_not_arrive_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn a_connection_serves_many_requests_and_is_closed_when_idle() {
+async fn an_idle_connection_may_be_idle_for_longer_than_a_head_may_take() {
     let server = Server::start(Limits { head: MOMENT, ..wide() }, MOMENT).await;
+    let mut idle = Wire::connect(server.address).await;
+    for start in ["G", "GET / HTTP/1.1\r\n"] {
+        idle.send(GET).await;
+        assert_eq!(idle.answer().await.unwrap().body, "fine");
+        // Its head takes too long, and all that time the other one was idle.
+        let mut slow = Wire::connect(server.address).await;
+        slow.send(GET).await;
+        assert_eq!(slow.answer().await.unwrap().body, "fine");
+        slow.send(start).await;
+        slow.closed().await;
+    }
+    idle.send(GET).await;
+    assert_eq!(idle.answer().await.unwrap().body, "fine");
+}
+
+#[tokio::test]
+async fn a_connection_serves_many_requests_and_is_closed_when_idle() {
+    let server = Server::start(Limits { idle: MOMENT, ..wide() }, MOMENT).await;
     let mut wire = Wire::connect(server.address).await;
     for _ in 0..3 {
         wire.send(GET).await;

@@ -7,6 +7,7 @@ use reqwest::header::CONTENT_TYPE;
 use thiserror::Error;
 use url::Url;
 
+use crate::forbidden::names_forbidden_address;
 use crate::message::{Address, Body, Malformed, MessageId};
 use crate::source::twilio::{PublicUrl, TwilioSettings, sign};
 
@@ -100,6 +101,9 @@ pub fn webhook_at(listen: SocketAddr) -> Option<Url> {
 /// Reads the address to post to: an http or https URL.
 pub fn parse_webhook_url(text: &str) -> Result<Url, Malformed> {
     match Url::parse(text) {
+        Ok(url) if names_forbidden_address(&url) => {
+            Err(Malformed("link-local and cloud metadata addresses are never called"))
+        }
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
         _ => Err(Malformed("the address of an ingress is an http or https URL")),
     }
@@ -268,6 +272,7 @@ mod tests {
         let url = parse_webhook_url("https://user:pw@x.org:8443/secret/path?token=1").unwrap();
         let told = NotTaken::Refused { host: host(&url), status: 403 }.to_string();
         assert!(told.starts_with("x.org:8443 answered 403: it refuses the signature"), "{told}");
+        assert!(parse_webhook_url("http://169.254.169.254/latest").is_err());
         assert!(parse_webhook_url("ftp://x.org").is_err());
         assert!(parse_webhook_url("x.org/twilio/sms").is_err());
     }

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 /// is no trusted proxy counts. What stands left of it was written by the client and may say anything. What
 /// is no address ends the search: the proxy that passed it on is the last one known. An IPv6 client counts
 /// by its /64, which is what one customer has.
-pub(super) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+pub fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer.to_canonical();
     // Several headers are one list (RFC 9110, 5.3).
     let lines = headers.get_all("x-forwarded-for").iter().rev();

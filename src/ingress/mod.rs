@@ -13,6 +13,7 @@ mod routes;
 mod settings;
 mod throttle;
 
+pub use client::client;
 pub use intake::Intake;
 pub use loop_guard::LoopGuard;
 pub use routes::router;

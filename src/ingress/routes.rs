@@ -23,6 +23,9 @@ use crate::server::Peer;
 use crate::source::twilio::{self, SOURCE, TwilioSettings, TwilioSource};
 use crate::source::verified::Refusal;
 
+/// The header Twilio signs in.
+const SIGNATURE: &str = "x-twilio-signature";
+
 /// What a client is told to wait when the store is full or away.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -93,14 +96,20 @@ impl Ingress {
             post,
             target: head.uri.path_and_query().map_or("/", |target| target.as_str()),
             content_type: text(&head.headers, &header::CONTENT_TYPE),
-            signature: head.headers.get("x-twilio-signature").map(HeaderValue::as_bytes),
+            signature: head.headers.get(SIGNATURE).map(HeaderValue::as_bytes),
             body: &body,
         });
         let verified = match verified {
             Ok(verified) => verified,
             Err(Refusal::BadSignature) => {
-                let why = "not signed by Twilio";
-                return self.refuse(StatusCode::FORBIDDEN, WebhookResult::BadSignature, why);
+                // The operator is told what is most likely wrong, a stranger is not.
+                let why = if head.headers.contains_key(SIGNATURE) {
+                    "the signature does not fit; is ingress.public_url what Twilio calls, and the token the account's?"
+                } else {
+                    "there is no signature"
+                };
+                self.note(StatusCode::FORBIDDEN, WebhookResult::BadSignature, why);
+                return (StatusCode::FORBIDDEN, "not signed by Twilio").into_response();
             }
             Err(Refusal::Malformed(why)) => {
                 return self.refuse(StatusCode::BAD_REQUEST, WebhookResult::Malformed, why);
@@ -164,12 +173,17 @@ impl Ingress {
 
     /// Counts, logs and answers. The words are ours and never hold anything of the request.
     fn refuse(&self, status: StatusCode, result: WebhookResult, why: &'static str) -> Response {
+        self.note(status, result, why);
+        (status, why).into_response()
+    }
+
+    /// Counts and logs a refusal.
+    fn note(&self, status: StatusCode, result: WebhookResult, why: &'static str) {
         self.metrics.webhook(SOURCE, result);
         if let Some(left_out) = self.quiet.admits(result.as_str(), Instant::now()) {
             let (result, status) = (result.as_str(), status.as_u16());
             tracing::warn!(result, status, why, left_out, "webhook refused");
         }
-        (status, why).into_response()
     }
 }
 

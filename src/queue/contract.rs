@@ -155,7 +155,7 @@ impl fmt::Display for Lane {
 }
 
 /// A message to accept.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NewMessage {
     /// Identity and dedup key.
     pub id: MessageId,
@@ -163,6 +163,26 @@ pub struct NewMessage {
     pub payload: Vec<u8>,
     /// Time from acceptance to its deadline, until a route says otherwise.
     pub deadline: Duration,
+}
+
+impl fmt::Debug for NewMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("NewMessage");
+        shown
+            .field("id", &self.id)
+            .field("payload", &Length(&self.payload))
+            .field("deadline", &self.deadline)
+            .finish()
+    }
+}
+
+/// What may be told of bytes that may be a text or somebody's number: how many they are.
+struct Length<'a>(&'a [u8]);
+
+impl fmt::Debug for Length<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
 }
 
 /// What became of a message brought to `accept`.
@@ -243,7 +263,6 @@ impl Lease {
 }
 
 /// Work in hand.
-#[derive(Debug)]
 pub struct Work {
     /// The right to settle it.
     pub lease: Lease,
@@ -265,6 +284,17 @@ pub struct Work {
     pub accepted_at: Timestamp,
     /// Hand-outs of this work, this one included; reset by every retry, pause and requeue.
     pub handed_out: u32,
+}
+
+impl fmt::Debug for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Work");
+        shown.field("lease", &self.lease).field("payload", &Length(&self.payload));
+        shown.field("subscriber", &self.subscriber).field("recipient", &Length(&self.recipient));
+        shown.field("destination", &self.destination).field("attempts", &self.attempts);
+        shown.field("pauses", &self.pauses).field("deadline", &self.deadline);
+        shown.field("accepted_at", &self.accepted_at).field("handed_out", &self.handed_out).finish()
+    }
 }
 
 /// Where a waiter stands in a lane; opaque. From [`Claimed::mark`] to [`Queue::wait`].
@@ -326,7 +356,7 @@ pub struct Swept {
 }
 
 /// One delivery to create.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NewDelivery {
     /// The channel, and so the lane.
     pub channel: ChannelId,
@@ -336,6 +366,14 @@ pub struct NewDelivery {
     pub label: String,
     /// The recipient; opaque.
     pub recipient: Vec<u8>,
+}
+
+impl fmt::Debug for NewDelivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("NewDelivery");
+        shown.field("channel", &self.channel).field("destination", &self.destination);
+        shown.field("label", &self.label).field("recipient", &Length(&self.recipient)).finish()
+    }
 }
 
 /// The end of a routing: from one message to its deliveries.
@@ -561,12 +599,19 @@ pub struct DeadLetter {
 }
 
 /// A dead letter with its text.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct DeadLetterText {
     /// The letter.
     pub letter: DeadLetter,
     /// The message as accepted, `None` when it is gone.
     pub payload: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for DeadLetterText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let payload = self.payload.as_deref().map(Length);
+        f.debug_struct("DeadLetterText").field("letter", &self.letter).field("payload", &payload).finish()
+    }
 }
 
 /// Which dead letters.
@@ -626,4 +671,43 @@ pub trait QueueAdmin: Send + Sync {
     /// Looks for what must not be: work in no place or in two, counts that do not add up, records
     /// without owner or expiry. Reads everything; one line per finding, none is good.
     async fn audit(&self) -> Result<Vec<String>, QueueError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_and_recipients_are_shown_by_their_length() {
+        let id = MessageId::of_source("test", "1").unwrap();
+        let message = NewMessage { id: id.clone(), payload: b"493817".to_vec(), deadline: Duration::ZERO };
+        let delivery = NewDelivery {
+            channel: ChannelId::sms(),
+            destination: DestinationKey::from_stored("d1"),
+            label: "+1******2222".to_owned(),
+            recipient: b"493817".to_vec(),
+        };
+        let key = LeaseKey {
+            lane: Lane::inbound(),
+            work: DeliveryId { message: id, index: 0 },
+            entry: "1-0".to_owned(),
+        };
+        let work = Work {
+            lease: Lease::new(key),
+            payload: b"493817".to_vec(),
+            subscriber: String::new(),
+            recipient: b"493817".to_vec(),
+            destination: None,
+            attempts: 0,
+            pauses: 0,
+            deadline: Timestamp::from_millis(0),
+            accepted_at: Timestamp::from_millis(0),
+            handed_out: 1,
+        };
+        for shown in [format!("{message:?}"), format!("{delivery:?}"), format!("{work:?}")] {
+            // As text, and as the numbers of its bytes.
+            assert!(!shown.contains("493817") && !shown.contains("52, 57, 51"), "{shown}");
+            assert!(shown.contains("6 bytes"), "{shown}");
+        }
+    }
 }

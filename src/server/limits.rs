@@ -10,8 +10,11 @@ const MANY_CONNECTIONS: usize = 4096;
 /// Bounds of one server.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// A request's head must arrive in this time; an idle connection is closed after it.
+    /// A request's head must arrive in this time once it has begun; a new connection's first one as well.
     pub head: Duration,
+    /// An idle connection is closed after it. Longer than the minute for which common proxies keep theirs, or
+    /// they would send a request just as we close, and answer 502 for us.
+    pub idle: Duration,
     /// An answer must make progress in this time.
     pub write: Duration,
     /// How long a connection that is being closed goes on reading what its client still sends.
@@ -28,6 +31,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             head: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
             write: Duration::from_secs(10),
             linger: Duration::from_secs(2),
             connections: affordable_connections(),

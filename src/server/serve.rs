@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::limits::Limits;
-use super::stream::PatientStream;
+use super::stream::{PatientStream, Turn};
 use crate::quiet::Quiet;
 
 /// The pause after a connection that could not be accepted: out of file descriptors, most likely, and
@@ -100,15 +100,22 @@ fn connection(
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> {
     // Answers are small and whole: waiting for more to send only delays them.
     let _ = stream.set_nodelay(true);
-    let stream = PatientStream::new(stream, limits.write, limits.linger);
+    let turn = Turn::default();
+    let stream = PatientStream::new(stream, turn.clone(), limits);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Peer(peer));
-        answer(router.clone(), request)
+        let ours = turn.take();
+        let answered = answer(router.clone(), request);
+        async move {
+            let _ours = ours;
+            answered.await
+        }
     });
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.head)
+        // To hyper the time between two requests is part of the second one's head.
+        .header_read_timeout(limits.idle)
         .max_headers(limits.headers)
         .max_buf_size(limits.head_bytes)
         .serve_connection(TokioIo::new(stream), service)

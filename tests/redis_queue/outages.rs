@@ -1,8 +1,9 @@
 //! The server goes, comes, and is short of memory.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use sms_broadcaster::clock::Clock;
 use sms_broadcaster::delivery::Settlement;
 use sms_broadcaster::queue::contract::{
@@ -10,9 +11,11 @@ use sms_broadcaster::queue::contract::{
     QueueSettings, Settle, Settled,
 };
 use sms_broadcaster::queue::redis::{RedisQueue, RedisSettings};
+use sms_broadcaster::queue::sealed::Sealed;
+use sms_broadcaster::seal::{KeyId, Keyring, SealingKey};
 use tokio::time::{Instant, timeout};
 
-use super::bench::{Bench, GUARD, MINUTE, id, ids, message, queue_on, sms};
+use super::bench::{Bench, GUARD, MINUTE, expansion, id, ids, message, queue_on, sms};
 use crate::support::redis_server::RedisServer;
 
 /// Asks until the server answers again.
@@ -60,6 +63,34 @@ async fn a_killed_server_loses_nothing_and_the_same_queue_goes_on() {
     bench.drain(&owner).await;
     bench.assert_sound().await;
     assert_eq!(bench.queue.accept(&[message(&id(0))]).await.unwrap(), [Acceptance::Duplicate]);
+}
+
+#[tokio::test]
+async fn what_could_not_be_recorded_comes_back_unsealed_and_is_sealed_once() {
+    let bench = Bench::new();
+    let Bench { mut server, queue, .. } = bench;
+    let key = SealingKey::written(&KeyId::parse("k1").unwrap(), &[1; 32]);
+    let keys = Keyring::new(vec![SealingKey::parse(key.expose_secret()).unwrap()], false);
+    let queue = Arc::new(queue);
+    let sealed = Sealed::new(Arc::clone(&queue), keys, 0);
+    let owner = Owner::new("worker");
+    sealed.accept(&[message(&id(1))]).await.unwrap();
+    let take = async |lane: &Lane| {
+        let limits = LaneLimits::default();
+        sealed.claim(Claim { owner: &owner, lane, max: 1, limits, busy: &[] }).await.unwrap().items.remove(0)
+    };
+    let routing = take(&Lane::inbound()).await;
+    let route = expansion(routing.lease, &["a", "b"]);
+    let plain: Vec<_> = route.deliveries.iter().map(|to| (to.recipient.clone(), to.label.clone())).collect();
+
+    server.kill();
+    let back = sealed.expand(&owner, vec![route]).await.unwrap_err().batch;
+    let came: Vec<_> = back[0].deliveries.iter().map(|to| (to.recipient.clone(), to.label.clone())).collect();
+    assert_eq!(came, plain);
+    server.restart();
+    until_back(&queue).await;
+    assert_eq!(sealed.expand(&owner, back).await.unwrap(), [Settled::Expanded]);
+    assert_eq!(take(&sms()).await.recipient, plain[0].0);
 }
 
 #[tokio::test]

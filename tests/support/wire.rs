@@ -51,9 +51,9 @@ impl Wire {
         Self { stream, ahead: Vec::new() }
     }
 
-    /// Sends bytes; that the other side has closed is no fault.
-    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        let _ = guarded(self.stream.write_all(bytes.as_ref())).await;
+    /// Sends bytes; whether the other side has left its end open for all of them.
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        guarded(self.stream.write_all(bytes.as_ref())).await.is_ok()
     }
 
     /// Reads one whole answer; `None` when the connection ends without one.
