@@ -120,6 +120,12 @@ async fn with_keys_a_stolen_redis_shows_no_text_and_nobody_whatever_state_they_a
     let letters = installation.smsctl_json(&["dead", "list", "--json"]);
     assert_eq!(letters[0]["destination"], "+1******0147");
     assert_eq!(readable(letters.to_string().as_bytes()), Vec::<&str>::new());
+    let id = letters[0]["id"].as_str().expect("an id").to_owned();
+    let revealed = installation.smsctl_json(&["dead", "show", &id, "--reveal", "--json"]);
+    assert_eq!((&revealed["body"], &revealed["from"]), (&json!(TEXT), &json!(SENDER)));
+    installation.seal_with(&["other"]);
+    let revealed = installation.smsctl_json(&["dead", "show", &id, "--reveal", "--json"]);
+    assert_eq!((&revealed["body"], &revealed["destination"]), (&json!(null), &json!(null)));
 }
 
 /// What may stand in a store on Redis with keys, by the name of the key, the field and the value. Whatever else

@@ -141,10 +141,12 @@ fn error_code(body: &[u8]) -> Option<u32> {
     struct ErrorBody {
         code: Option<Code>,
     }
-    match serde_json::from_slice::<ErrorBody>(body).ok()?.code? {
-        Code::Number(code) => Some(code),
-        Code::Text(code) => code.parse().ok(),
-    }
+    let code = match serde_json::from_slice::<ErrorBody>(body).ok()?.code? {
+        Code::Number(code) => code,
+        Code::Text(code) => code.parse().ok()?,
+    };
+    // Twilio's have five digits. Whoever answers in its place may echo something else, which must not be kept.
+    (10_000..=99_999).contains(&code).then_some(code)
 }
 
 /// `text` if it has at most `limit` UTF-16 units, else as much of its beginning as fits with `…` behind
@@ -299,7 +301,9 @@ mod tests {
         }
         assert_eq!(judge(400, "{\"code\":99999}").code(), Some("99999"));
         assert_eq!(judge(400, "{\"code\":\"21211\"}").code(), Some("21211"));
-        assert_eq!(judge(400, "{\"code\":\"my code is 493817\"}").code(), None);
+        for echoed in ["{\"code\":\"my code is 493817\"}", "{\"code\":493817}", "{\"code\":\"1234\"}"] {
+            assert_eq!(judge(400, echoed).code(), None, "{echoed}");
+        }
     }
 
     #[test]
