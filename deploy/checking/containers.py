@@ -4,7 +4,7 @@ import re
 
 import yaml
 
-from report import Failed, Skipped, require
+from report import require
 from tools import ROOT, Tools, run
 
 COMPOSE = ROOT / "docker-compose.yml"
@@ -20,12 +20,9 @@ def compose_keeps_to_its_schema(tools: Tools):
 
 def compose_is_understood(tools: Tools):
     """`docker compose` itself resolves the file with the example's values."""
-    command = [tools.program("docker"), "compose", "--file", str(COMPOSE), "--env-file", str(EXAMPLE)]
-    try:
-        run([*command[:2], "version"])
-    except Failed:
-        raise Skipped("the Compose plugin of docker is not installed") from None
-    run([*command, "--profile", "tools", "config", "--quiet"])
+    plugins = tools.unpacked("docker-plugins-trixie", ["docker-compose", "docker-buildx"], "trixie")
+    compose = plugins / "usr/libexec/docker/cli-plugins/docker-compose"
+    run([str(compose), "--file", str(COMPOSE), "--env-file", str(EXAMPLE), "--profile", "tools", "config", "--quiet"])
 
 
 def the_example_has_every_variable(_tools: Tools):

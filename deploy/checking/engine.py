@@ -20,7 +20,13 @@ PACKAGES = ["docker.io", "containerd", "runc", "tini"]
 # Debian's present release has no Compose of version 2; a later one has, as plugins that run anywhere.
 PLUGINS = {"trixie": ["docker-compose", "docker-buildx"]}
 BASE = "debian:bookworm-slim"
-PATIENCE = 900
+# What the Compose stack runs beside the project's own image: the Debian package, and how it starts.
+STAND_INS = {
+    "redis:7.4-bookworm": ("redis-server", "[]"),
+    "prom/prometheus:v3.5.0": ("prometheus", '["prometheus"]'),
+    "prom/alertmanager:v0.28.1": ("prometheus-alertmanager", '["prometheus-alertmanager"]'),
+}
+PATIENCE = 3600
 
 
 class Engine:
@@ -38,8 +44,8 @@ class Engine:
             raise RuntimeError(f"docker {' '.join(words[:4])}: {(done.stdout + done.stderr)[-3000:]}")
         return done.stdout
 
-    def start(self) -> None:
-        """Starts an engine of our own."""
+    def start(self, bridges: bool = False) -> None:
+        """Starts an engine of our own, with networks of its own only inside a network namespace of its own."""
         if os.geteuid() != 0:
             raise Skipped("a container engine of our own needs root")
         root = self.tools.unpacked("docker-engine", PACKAGES)
@@ -56,7 +62,9 @@ class Engine:
         command = [shutil.which("dockerd", path=path), "--data-root", str(self.folder / "data")]
         command += ["--exec-root", str(self.folder / "exec"), "--host", f"unix://{socket}"]
         command += ["--pidfile", str(self.folder / "pid"), "--bridge=none", "--iptables=false", "--ip6tables=false"]
-        command += ["--ip-forward=false", "--ip-masq=false", "--userland-proxy=false", "--oom-score-adjust=0"]
+        command += ["--ip-forward=false", "--ip-masq=false", "--oom-score-adjust=0", f"--userland-proxy={str(bridges).lower()}"]
+        if bridges:
+            command += ["--host-gateway-ip", "198.18.0.1"]
         with open(self.folder / "dockerd.log", "w") as log:
             self.daemon = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, start_new_session=True)
         end = time.monotonic() + 60
@@ -97,3 +105,32 @@ class Engine:
             raise Skipped(f"no base image: {done.stderr[-400:]}")
         self.docker("import", str(tar), BASE)
         tar.unlink()
+
+    def make_stand_ins(self, folder: pathlib.Path) -> None:
+        """Images for what the stack takes from elsewhere, made of Debian's packages under the names it asks for."""
+        for name, (package, entrypoint) in STAND_INS.items():
+            if self.has(name):
+                continue
+            (folder / "Dockerfile").write_text(
+                f"FROM {BASE}\nRUN apt-get update -qq && apt-get install -y -qq --no-install-recommends {package} >/dev/null\n"
+                f"RUN mkdir -p /data /prometheus /alertmanager && chmod 777 /data /prometheus /alertmanager\nWORKDIR /data\n"
+                f"ENTRYPOINT {entrypoint}\n"
+            )
+            self.docker("build", "--quiet", "--network", "host", "--tag", name, str(folder))
+
+    def make_rust(self, name: str, folder: pathlib.Path) -> None:
+        """The image that the Dockerfile builds on, with this machine's own toolchain in it."""
+        if self.has(name):
+            return
+        sysroot = subprocess.run(["rustc", "--print", "sysroot"], capture_output=True, text=True, check=True).stdout.strip()
+        tar = ["tar", "-C", sysroot, "--exclude=share/doc", "--exclude=lib/rustlib/src", "-cf", str(folder / "rust.tar"), "bin", "lib"]
+        subprocess.run(tar, check=True)
+        shutil.copy("/etc/ssl/certs/ca-certificates.crt", folder / "ca.crt")
+        (folder / "Dockerfile").write_text(
+            f"FROM {BASE}\nCOPY ca.crt /etc/ssl/certs/ca-certificates.crt\n"
+            "RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null\n"
+            "ADD rust.tar /usr/local/\n"
+            "ENV CARGO_HOME=/usr/local/cargo CARGO_HTTP_CAINFO=/etc/ssl/certs/ca-certificates.crt\n"
+        )
+        self.docker("build", "--quiet", "--network", "host", "--tag", name, str(folder))
+        (folder / "rust.tar").unlink()

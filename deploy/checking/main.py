@@ -13,7 +13,6 @@ from tools import ROOT, Tools
 
 # Modules of checks, in order; each has CHECKS, a list of (name, function of Tools).
 STATIC = ["containers", "systemd", "kubernetes", "monitoring", "dashboards"]
-STACK = ["stack"]
 
 
 def main() -> int:
@@ -21,6 +20,7 @@ def main() -> int:
     parser.add_argument("--strict", action="store_true", help="a check that cannot run is a failure")
     parser.add_argument("--offline", action="store_true", help="install nothing: use the tools that are there")
     parser.add_argument("--stack", action="store_true", help="bring the whole stack up and put it through its faults instead")
+    parser.add_argument("--containers", action="store_true", help="with --stack: by Compose, in an engine of its own (as root)")
     parser.add_argument("--generate", action="store_true", help="write the files that are made from others")
     arguments = parser.parse_args()
     tools = Tools(offline=arguments.offline)
@@ -28,7 +28,10 @@ def main() -> int:
     if arguments.generate:
         importlib.import_module("kubernetes").generate()
         return 0
-    return run(STACK if arguments.stack else STATIC, tools, arguments.strict)
+    modules = STATIC
+    if arguments.stack:
+        modules = ["containers_stack" if arguments.containers else "stack"]
+    return run(modules, tools, arguments.strict)
 
 
 def run(modules: list[str], tools: Tools, strict: bool) -> int:
