@@ -11,14 +11,13 @@ import os
 import pathlib
 import subprocess
 import sys
-import time
 
 import yaml
 
 import standin
 from engine import Engine
 from report import Failed, Skipped
-from stack import configuration, get, scenario, values, wait_for
+from stack import configuration, get, play, values, wait_for
 from tools import ROOT, Tools
 
 IMAGE = "sms-broadcaster:local"
@@ -128,20 +127,14 @@ def inside(tools: Tools, folder: pathlib.Path) -> None:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     # The engine gives this address to containers as that of their host.
     subprocess.run(["ip", "address", "add", "198.18.0.1/32", "dev", "lo"], check=True)
-    began = time.monotonic()
     engine = Engine(tools, folder)
     engine.start(bridges=True)
     stand_in = standin.StandIn("0.0.0.0")
     work = folder / f"work-{os.getpid()}"
     work.mkdir()
-    stack = Containers(engine, work, stand_in)
     try:
-        stack.up()
-        scenario(stack, stand_in, lambda what: print(f"         {time.monotonic() - began:5.1f} s  {what}", flush=True))
-    except Failed as fault:
-        raise Failed(f"{fault}\n{stack.last_words()}") from None
+        play(Containers(engine, work, stand_in), stand_in)
     finally:
-        stack.down()
         engine.stop()
 
 

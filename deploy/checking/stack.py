@@ -150,6 +150,18 @@ def scenario(stack, stand_in: standin.StandIn, say) -> None:
         raise Failed(f"exit codes of the stopped programs: {codes}")
 
 
+def play(stack, stand_in: standin.StandIn) -> None:
+    """The scenario on a stack that is brought up for it; a failure comes with the stack's last words."""
+    began = time.monotonic()
+    try:
+        stack.up()
+        scenario(stack, stand_in, lambda what: print(f"         {time.monotonic() - began:5.1f} s  {what}", flush=True))
+    except Failed as fault:
+        raise Failed(f"{fault}\n{stack.last_words()}") from None
+    finally:
+        stack.down()
+
+
 def has_arrived(stand_in: standin.StandIn, alert: str) -> bool:
     """Whether somebody was told of an alert."""
     return any(alert in body for body in stand_in.alerts)
@@ -311,17 +323,11 @@ class Processes:
 
 def as_processes(tools: Tools) -> str:
     """The scenario on processes of this machine."""
-    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="sms-broadcaster-stack-") as name:
         stand_in = standin.StandIn("127.0.0.1")
-        stack = Processes(tools, pathlib.Path(name), stand_in)
         try:
-            stack.up()
-            scenario(stack, stand_in, lambda what: print(f"         {time.monotonic() - began:5.1f} s  {what}", flush=True))
-        except Failed as fault:
-            raise Failed(f"{fault}\n{stack.last_words()}") from None
+            play(Processes(tools, pathlib.Path(name), stand_in), stand_in)
         finally:
-            stack.down()
             stand_in.server.shutdown()
     return f"{TEXTS} texts"
 
