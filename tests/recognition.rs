@@ -402,6 +402,16 @@ fn any_text() -> impl Strategy<Value = String> {
     prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
 }
 
+#[test]
+fn a_code_of_letters_is_masked_wherever_it_stands() {
+    let masked = RECOGNISER.masked("Enter QWERTZ now.\n@a.example #QWERTZ");
+    assert!(
+        !masked.contains("QWERTZ") && masked.starts_with("Enter ") && masked.contains(" now."),
+        "{masked}"
+    );
+    assert!(!RECOGNISER.masked("@a.example #code code ").contains("code"));
+}
+
 /// The characters of a text in the spelling that codes have.
 fn spelled(text: &str) -> String {
     use unicode_normalization::UnicodeNormalization;

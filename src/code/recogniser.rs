@@ -235,10 +235,12 @@ impl Recogniser {
         let candidates = candidates(&reading, &words, &addresses).into_iter().map(|candidate| candidate.span);
         let spans = candidates.chain(addresses.spans.iter().copied());
         let mut secrets: Vec<_> = spans.map(|span| reading.origin(span.start, span.end)).collect();
-        secrets.extend(
-            domain_line(text)
-                .map(|line| line.start..line.start + line.host.len() + " #@".len() + line.code.len()),
-        );
+        if let Some(line) = domain_line(text) {
+            secrets.push(line.start..line.start + line.host.len() + " #@".len() + line.code.len());
+            // Such a code may be letters only, so that nothing else gives it away where it stands once more.
+            let again = text.match_indices(line.code);
+            secrets.extend(again.map(|(at, code)| at..at + code.len()));
+        }
         cover(text, secrets)
     }
 
