@@ -412,6 +412,28 @@ fn a_code_of_letters_is_masked_wherever_it_stands() {
     assert!(!RECOGNISER.masked("@a.example #code code ").contains("code"));
 }
 
+#[test]
+fn a_code_never_has_a_letter_that_the_text_does_not() {
+    assert_eq!(super::recognition::code("Your code is A\u{f0}4711"), None);
+    assert_eq!(super::recognition::code("Your code is AD4711"), Some("AD4711".to_owned()));
+    // Of words it makes no difference.
+    assert_eq!(
+        super::recognition::code("Sta\u{f0}festingark\u{f3}\u{f0}i: 471193"),
+        Some("471193".to_owned())
+    );
+}
+
+#[test]
+fn a_full_stop_of_several_bytes_ends_a_sentence_like_any_other() {
+    for stop in ["\u{6d4}", "\u{964}", "\u{3002}", "."] {
+        for bracket in ["\u{ff5f}", "\u{3010}", "(", ""] {
+            // That it is read at all is what counts.
+            let _ = RECOGNISER.recognise(&format!("{stop}{bracket}OTP 000"), None);
+            let _ = RECOGNISER.recognise(&format!("Hello{stop} {bracket}Quill OTP 471193"), None);
+        }
+    }
+}
+
 /// The characters of a text in the spelling that codes have.
 fn spelled(text: &str) -> String {
     use unicode_normalization::UnicodeNormalization;

@@ -117,6 +117,12 @@ impl<'t> Reading<'t> {
         letters.map(|(at, c)| if self.capital[start + at] { c.to_ascii_uppercase() } else { c }).collect()
     }
 
+    /// Whether the span has letters that the text does not: in a word `đ` compares as `d`, to type it is another.
+    pub(super) fn is_respelled(&self, start: usize, end: usize) -> bool {
+        let respelled = |c: char| !c.is_ascii() && fold_one(c).is_some_and(|same| same.is_ascii_alphabetic());
+        self.original(start, end).chars().any(respelled)
+    }
+
     fn read(&mut self, text: &str, offset: usize) {
         let mut blank = true;
         for (at, c) in text.char_indices() {

@@ -248,7 +248,8 @@ impl Recogniser {
     fn choose(&self, reading: &Reading<'_>, scored: &[Scored]) -> Option<(Scored, f32)> {
         let best = *scored.first()?;
         let over = best.score - self.weights.threshold;
-        if over < 0.0 {
+        let Span { start, end } = best.candidate.span;
+        if over < 0.0 || reading.is_respelled(start, end) {
             return None;
         }
         let value = |one: &Scored| {

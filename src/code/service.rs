@@ -636,7 +636,8 @@ impl ServiceName<'_> {
         while at > from && self.reading.breaks(at, to) == 0 {
             at -= 1;
         }
-        (at..=to).find(|at| self.line().is_char_boundary(*at)).map_or(to, |at| (at + 1).min(to)).min(to)
+        // The last byte of what ends the sentence; it may have several.
+        (at + 1..=to).find(|at| self.line().is_char_boundary(*at)).unwrap_or(to)
     }
 
     /// The proper words right behind a preposition: "code for Name", "log in to your Name account".
