@@ -333,8 +333,6 @@ fn keys_of_later_versions_are_known_and_refused() {
     let later = "is not available in this version";
     assert_one_fault_in("[queue]\nshards = 2", 8, later);
     assert_one_fault_in("[queue]\nspool = \"spool\"", 8, later);
-    assert_one_fault_in("[queue]\ndurability = \"replica\"", 8, later);
-    assert_one_fault_in("[queue]\ndurability = \"disk+replica\"", 8, later);
     for url in ["rediss://a", "redis+sentinel://a/m", "redis://a:1,b:2"] {
         assert_one_fault_in(
             &format!("[queue]\nbackend = \"redis\"\nurl = \"{url}\""),

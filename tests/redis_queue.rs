@@ -2,6 +2,7 @@
 
 mod bench;
 mod damage;
+mod durability;
 mod flow;
 mod garbage;
 mod outages;

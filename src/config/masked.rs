@@ -10,7 +10,6 @@ use super::urls;
 use crate::channel::sms::SmsSender;
 use crate::document::{Frequency, duration_text, quoted, size_text};
 use crate::queue::contract::Rate;
-use crate::queue::redis::Durability;
 
 const SECRET: &str = "***";
 
@@ -68,8 +67,7 @@ impl Config {
             QueueChoice::Redis(redis) => {
                 page.text("backend", &"redis");
                 page.text("url", &urls::masked(redis.url.expose_secret()));
-                let disk = redis.durability == Durability::Disk;
-                page.text("durability", if disk { &"disk" } else { &"process" });
+                page.text("durability", &redis.durability.as_str());
             }
         }
         page.list("encryption_keys", self.keys.ids().map(|id| format!("{id}:{SECRET}")));

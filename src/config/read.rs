@@ -97,7 +97,7 @@ pub(super) fn build(root: &Section<'_>, path: &Path) -> Option<Config> {
             account_sid: twilio.account_sid,
             auth_tokens: twilio.auth_tokens,
         },
-        queue: queue?,
+        queue,
         queue_settings: QueueSettings {
             lease: worker.lease,
             retention: times.retention,
@@ -213,7 +213,7 @@ fn message(section: &Section<'_>) -> Times {
 }
 
 /// The back-end, the capacity and the keys.
-fn queue(section: &Section<'_>, folder: &Path) -> (Option<QueueChoice>, u64, Keyring) {
+fn queue(section: &Section<'_>, folder: &Path) -> (QueueChoice, u64, Keyring) {
     #[derive(Clone, Copy, PartialEq)]
     enum Backend {
         Embedded,
@@ -231,17 +231,9 @@ fn queue(section: &Section<'_>, folder: &Path) -> (Option<QueueChoice>, u64, Key
     }
     let durability = section.word(
         "durability",
-        Some(Durability::Process),
-        &[
-            ("process", Some(Durability::Process)),
-            ("disk", Some(Durability::Disk)),
-            ("replica", None),
-            ("disk+replica", None),
-        ],
+        Durability::Process,
+        &Durability::ALL.map(|level| (level.as_str(), level)),
     );
-    if durability.is_none() {
-        section.not_yet("durability");
-    }
     if section.integer("shards", 1, 1..=1024) > 1 {
         section.not_yet("shards");
     }
@@ -250,10 +242,10 @@ fn queue(section: &Section<'_>, folder: &Path) -> (Option<QueueChoice>, u64, Key
     }
     let capacity = section.integer("capacity", QueueSettings::default().capacity, 1..=1_000_000_000_000);
     let choice = match backend {
-        Backend::Embedded => Some(QueueChoice::Embedded { path: folder.join(path) }),
+        Backend::Embedded => QueueChoice::Embedded { path: folder.join(path) },
         Backend::Redis => {
             let url = url.unwrap_or_else(|| SecretString::from("redis://127.0.0.1:6379".to_owned()));
-            durability.map(|durability| QueueChoice::Redis(RedisSettings { url, durability }))
+            QueueChoice::Redis(RedisSettings { url, durability })
         }
     };
     (choice, capacity, keyring(section))

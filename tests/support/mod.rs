@@ -4,6 +4,7 @@ pub(crate) mod chance;
 pub(crate) mod figures;
 pub(crate) mod installation;
 pub(crate) mod ledger;
+pub(crate) mod pretend_redis;
 pub(crate) mod provider;
 pub(crate) mod proxy;
 pub(crate) mod redis_server;

@@ -64,6 +64,12 @@ impl RedisServer {
         assert!(answers(self.port, &mut self.child), "redis-server did not come back");
     }
 
+    /// Starts it again on the same port and data, with other options than before.
+    pub(crate) fn restart_with(&mut self, extra: &[&str]) {
+        self.extra = extra.iter().map(|&option| option.to_owned()).collect();
+        self.restart();
+    }
+
     /// Its process id, for signals.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use deadpool_redis::{Connection, Manager, Pool, Runtime};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, ConnectionInfo, RedisResult, ScriptInvocation, Value};
+use redis::{AsyncConnectionConfig, Cmd, ConnectionInfo, ScriptInvocation, Value};
 
 use super::fault::{Blame, blame, describe, describe_pool, queue_error};
+use super::proof::{NoProof, Proof};
 use crate::queue::contract::QueueError;
 
 /// How long an answer may take.
@@ -207,14 +208,20 @@ struct Slot {
 #[derive(Clone, Copy)]
 enum Request<'a> {
     Script(&'a ScriptInvocation<'a>),
+    Proven(&'a ScriptInvocation<'a>, Proof),
     Command(&'a Cmd),
 }
 
 impl Request<'_> {
-    async fn send(self, connection: &mut MultiplexedConnection) -> RedisResult<Value> {
+    async fn send(self, connection: &mut MultiplexedConnection) -> Result<Value, NoProof> {
         match self {
-            Self::Script(script) => script.invoke_async(connection).await,
-            Self::Command(command) => command.query_async(connection).await,
+            Self::Script(script) => Ok(script.invoke_async(connection).await?),
+            Self::Proven(script, proof) => {
+                let answer = script.invoke_async(connection).await?;
+                proof.await_on(connection).await?;
+                Ok(answer)
+            }
+            Self::Command(command) => Ok(command.query_async(connection).await?),
         }
     }
 }
@@ -243,6 +250,15 @@ impl Link {
         self.ask(Request::Script(script)).await
     }
 
+    /// Runs a script, and answers once what it stored is as safe as `proof` says.
+    pub(super) async fn script_with_proof(
+        &self,
+        script: &ScriptInvocation<'_>,
+        proof: Proof,
+    ) -> Result<Value, QueueError> {
+        self.ask(Request::Proven(script, proof)).await
+    }
+
     /// Runs a command.
     pub(super) async fn command(&self, command: &Cmd) -> Result<Value, QueueError> {
         self.ask(Request::Command(command)).await
@@ -255,7 +271,8 @@ impl Link {
     async fn ask(&self, request: Request<'_>) -> Result<Value, QueueError> {
         let mut held = self.connection().await?;
         let mut result = request.send(&mut held.connection).await;
-        if held.is_kept && result.as_ref().is_err_and(|error| blame(error) == Blame::Connection) {
+        let is_lost = matches!(&result, Err(NoProof::Failed(error)) if blame(error) == Blame::Connection);
+        if held.is_kept && is_lost {
             // The loss is noted, and whoever comes next finds a new connection.
             let _ = self.judge(held.generation, result);
             held = self.connection().await?;
@@ -296,13 +313,17 @@ impl Link {
     }
 
     /// Draws the conclusions from a result.
-    fn judge(&self, generation: u64, result: RedisResult<Value>) -> Result<Value, QueueError> {
+    fn judge(&self, generation: u64, result: Result<Value, NoProof>) -> Result<Value, QueueError> {
         let error = match result {
             Ok(value) => {
                 self.answered(generation);
                 return Ok(value);
             }
-            Err(error) => error,
+            Err(NoProof::FellShort(error)) => {
+                self.answered(generation);
+                return Err(error);
+            }
+            Err(NoProof::Failed(error)) => error,
         };
         match blame(&error) {
             Blame::None => self.answered(generation),

@@ -7,7 +7,7 @@
 //!
 //! In reading order: `../scripts/ground.lua` (what is stored), the other scripts, [`scripts`] (how
 //! they are called), [`reply`] (what they answer), [`queue`] and [`admin`] (the port), [`audit`],
-//! [`prepare`], [`condition`]; and the way there: [`address`], [`link`], [`doorbell`], [`fault`].
+//! [`prepare`], [`condition`]; and the way there: [`address`], [`link`], [`proof`], [`doorbell`], [`fault`].
 
 mod address;
 mod admin;
@@ -17,6 +17,7 @@ mod doorbell;
 mod fault;
 mod link;
 mod prepare;
+mod proof;
 mod queue;
 mod reply;
 mod scripts;

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
+use super::link::lock;
+use super::proof::Disk;
 use super::queue::Shard;
 use super::reply::{list, read, text};
-use super::settings::Durability;
 use crate::queue::contract::QueueError;
 
 /// The oldest server whose scripts carry flags and whose streams clean up after deleted entries. Valkey
@@ -25,13 +26,17 @@ impl About {
         self.0.get(name).map_or("", String::as_str)
     }
 
+    /// Its version, if it tells one.
+    fn version(&self) -> Option<(u32, u32)> {
+        let mut parts = self.says("redis_version").split('.').map(|part| part.parse::<u32>().ok());
+        let (major, minor) = (parts.next().flatten(), parts.next().flatten());
+        Some((major?, minor.unwrap_or(0)))
+    }
+
     /// Why it must not be used, if so.
     fn objection(&self) -> Option<String> {
-        let version = self.says("redis_version");
-        let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
-        let (major, minor) = (parts.next().flatten(), parts.next().flatten());
-        if (major?, minor.unwrap_or(0)) < OLDEST {
-            let (major, minor) = OLDEST;
+        if self.version()? < OLDEST {
+            let (version, (major, minor)) = (self.says("redis_version"), OLDEST);
             return Some(format!("Redis {version} is too old: {major}.{minor} or later, or Valkey"));
         }
         if self.says("cluster_enabled") == "1" {
@@ -47,9 +52,32 @@ impl About {
     }
 }
 
+/// The first version whose disk can be waited for.
+const WAITS_FOR_THE_DISK: (u32, u32) = (7, 2);
+
+/// A server as it was when it was looked at.
+#[derive(Clone, Copy)]
+pub(super) struct Looked {
+    /// The losses there had been: after the next one it may be another server.
+    losses: u64,
+    disk: Disk,
+}
+
 impl Shard {
+    /// How the disk of the server is reached that this shard leads to now. Asks once per connection lost,
+    /// so that a server that took the place of another is looked at as the first one was.
+    pub(super) async fn disk(&self) -> Result<Disk, QueueError> {
+        let losses = self.source.losses();
+        let known = lock(&self.looked).filter(|looked| looked.losses == losses);
+        match known {
+            Some(looked) => Ok(looked.disk),
+            None => self.look_at_the_server().await,
+        }
+    }
+
     /// Asks the server what it is, and refuses one that would lose messages.
-    pub(super) async fn look_at_the_server(&self) -> Result<(), QueueError> {
+    pub(super) async fn look_at_the_server(&self) -> Result<Disk, QueueError> {
+        let losses = self.source.losses();
         let about = About::read(&text(self.operator.command(&redis::cmd("INFO")).await?)?);
         if about.says("redis_version").is_empty() {
             return Err(QueueError::Unavailable("the server does not say what it is".to_owned()));
@@ -58,41 +86,58 @@ impl Shard {
             return Err(QueueError::Unusable(why));
         }
         if about.says("role") == "slave" {
-            return Err(QueueError::Unavailable("the server is a replica".to_owned()));
+            let why = "the server is a replica";
+            self.source.note_loss(why);
+            return Err(QueueError::Unavailable(why.to_owned()));
         }
         let has_aof = about.says("aof_enabled") == "1";
-        match self.durability {
-            Durability::Disk => self.insist_on_the_disk(has_aof).await,
-            Durability::Process => {
+        let disk = match self.durability.needs_disk() {
+            true => self.disk_of(&about, has_aof).await?,
+            false => {
                 if !has_aof && !self.warned_of_no_aof.swap(true, Ordering::Relaxed) {
                     tracing::warn!("appendonly is off: accepted messages end with the server's process");
                 }
-                Ok(())
+                Disk::BeforeItAnswers
             }
+        };
+        let has_replica = !matches!(about.says("connected_slaves"), "" | "0");
+        if self.durability.needs_replica()
+            && !has_replica
+            && !self.warned_of_no_replica.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                durability = self.durability.as_str(),
+                "no replica is connected: messages are refused until one is"
+            );
         }
+        *lock(&self.looked) = Some(Looked { losses, disk });
+        Ok(disk)
     }
 
-    async fn insist_on_the_disk(&self, has_aof: bool) -> Result<(), QueueError> {
+    /// How its disk is reached, if it is.
+    async fn disk_of(&self, about: &About, has_aof: bool) -> Result<Disk, QueueError> {
+        let level = self.durability.as_str();
         if !has_aof {
-            return Err(QueueError::Unusable("durability \"disk\" needs appendonly yes".to_owned()));
+            return Err(QueueError::Unusable(format!("durability \"{level}\" needs appendonly yes")));
         }
         let mut ask = redis::cmd("CONFIG");
         ask.arg("GET").arg("appendfsync");
-        match self.operator.command(&ask).await {
-            Ok(answer) => {
-                match list(answer)?.into_iter().nth(1).map(read::<String>).transpose()?.as_deref() {
-                    Some("always") => Ok(()),
-                    _ => Err(QueueError::Unusable("durability \"disk\" needs appendfsync always".to_owned())),
-                }
-            }
-            Err(QueueError::Unavailable(why)) if why.contains("NOPERM") || why.contains("ERR") => {
-                Err(QueueError::Unusable(
-                    "durability \"disk\" needs appendfsync always, and the server does not let us look \
-                     (CONFIG GET)"
-                        .to_owned(),
-                ))
-            }
-            Err(error) => Err(error),
+        let policy = match self.operator.command(&ask).await {
+            Ok(answer) => list(answer)?.into_iter().nth(1).map(read::<String>).transpose()?,
+            Err(QueueError::Unavailable(why)) if why.contains("NOPERM") || why.contains("ERR") => None,
+            Err(error) => return Err(error),
+        };
+        let can_wait = about.version().is_some_and(|version| version >= WAITS_FOR_THE_DISK);
+        match policy.as_deref() {
+            Some("always") => Ok(Disk::BeforeItAnswers),
+            _ if can_wait => Ok(Disk::WhenAsked),
+            Some(_) => Err(QueueError::Unusable(format!(
+                "durability \"{level}\" needs appendfsync always (or Redis 7.2, which can be waited for)"
+            ))),
+            None => Err(QueueError::Unusable(format!(
+                "durability \"{level}\" needs appendfsync always, and the server does not let us look \
+                 (CONFIG GET)"
+            ))),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The workers' and the ingress's side of the port.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,6 +11,8 @@ use super::address;
 use super::doorbell::Doorbells;
 use super::fault::not_understood;
 use super::link::{Link, Source};
+use super::prepare::Looked;
+use super::proof::Proof;
 use super::reply::{buried, fields, list, millis, moment, read, text, timestamp, work};
 use super::scripts::{Prefix, Scripts, begin};
 use super::settings::{Durability, RedisSettings};
@@ -46,6 +48,10 @@ pub struct Shard {
     pub(super) clock: Clock,
     /// Whether it was said that nothing survives the server's end.
     pub(super) warned_of_no_aof: AtomicBool,
+    /// The same of a replica that is wanted and not there.
+    pub(super) warned_of_no_replica: AtomicBool,
+    /// The server behind the connections, if it was looked at.
+    pub(super) looked: Mutex<Option<Looked>>,
 }
 
 impl std::fmt::Debug for Shard {
@@ -76,6 +82,8 @@ impl Shard {
             durability: settings.durability,
             clock,
             warned_of_no_aof: AtomicBool::new(false),
+            warned_of_no_replica: AtomicBool::new(false),
+            looked: Mutex::default(),
         })
     }
 
@@ -90,12 +98,16 @@ impl Shard {
     }
 
     /// Which messages of a batch are known, where there is no room to accept any; `None` when none is.
-    async fn only_known(&self, batch: &[NewMessage]) -> Result<Option<Vec<Acceptance>>, QueueError> {
+    async fn only_known(
+        &self,
+        batch: &[NewMessage],
+        proof: Proof,
+    ) -> Result<Option<Vec<Acceptance>>, QueueError> {
         let mut call = self.call(&self.scripts.known);
         for message in batch {
             call.arg(message.id.as_str());
         }
-        let known = numbers(self.intake.script(&call).await?, batch.len())?;
+        let known = numbers(self.intake.script_with_proof(&call, proof).await?, batch.len())?;
         let acceptance = |known| if known == 1 { Acceptance::Duplicate } else { Acceptance::Full };
         Ok(known.contains(&1).then(|| known.into_iter().map(acceptance).collect()))
     }
@@ -225,13 +237,20 @@ impl Queue for Shard {
         for message in batch {
             call.arg(message.id.as_str()).arg(&message.payload).arg(millis(message.deadline));
         }
-        let answers = match self.intake.script(&call).await {
+        let disk = self.disk().await?;
+        let proof = Proof::of(self.durability, disk);
+        let answers = match self.intake.script_with_proof(&call, proof).await {
             Err(QueueError::Exhausted(why)) => {
                 // Whoever repeats himself has nothing to wait for.
-                return self.only_known(batch).await.ok().flatten().ok_or(QueueError::Exhausted(why));
+                let known = self.only_known(batch, proof).await;
+                return known.ok().flatten().ok_or(QueueError::Exhausted(why));
             }
             answered => list(answered?)?,
         };
+        // If a connection was lost meanwhile, it may have been another server that answered.
+        if self.disk().await? != disk {
+            return Err(QueueError::Unavailable("another server answered than was looked at".to_owned()));
+        }
         if answers.len() != batch.len() {
             return Err(not_understood());
         }

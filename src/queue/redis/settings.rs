@@ -2,13 +2,42 @@
 
 use secrecy::SecretString;
 
-/// How safe an accepted message is.
+/// What an accepted message survives, beside the end of every process of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// Survives the end of any process (AOF, fsync every second).
+    /// The end of the server's process: what was stored is with its kernel.
     Process,
-    /// Survives the loss of power (AOF, fsync always).
+    /// The loss of power: it is on the server's disk.
     Disk,
+    /// The loss of the machine: a replica has it too.
+    Replica,
+    /// Both: it is on the server's disk, and a replica has it too.
+    DiskAndReplica,
+}
+
+impl Durability {
+    /// All of them, in order.
+    pub const ALL: [Self; 4] = [Self::Process, Self::Disk, Self::Replica, Self::DiskAndReplica];
+
+    /// Its name in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Disk => "disk",
+            Self::Replica => "replica",
+            Self::DiskAndReplica => "disk+replica",
+        }
+    }
+
+    /// Whether it takes the server's disk.
+    pub fn needs_disk(self) -> bool {
+        matches!(self, Self::Disk | Self::DiskAndReplica)
+    }
+
+    /// Whether it takes a replica.
+    pub fn needs_replica(self) -> bool {
+        matches!(self, Self::Replica | Self::DiskAndReplica)
+    }
 }
 
 /// Where the Redis is.
