@@ -1,5 +1,6 @@
 //! Assembly: from a configuration to a running service. The only place that knows every concrete type.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use crate::queue::contract::{Owner, Queue, QueueAdmin, QueueError, Stats};
 use crate::queue::embedded::EmbeddedQueue;
 use crate::queue::measured::MeasuredQueue;
 use crate::queue::redis::RedisQueue;
+use crate::queue::spool::{Spool, SpoolingQueue};
 use crate::source::twilio::SOURCE;
 use crate::subscribers::Subscribers;
 use crate::worker::settings::ChannelPlan;
@@ -138,11 +140,21 @@ impl Service {
         let mut tasks = tokio::task::JoinSet::new();
         let drain = config.worker.drain;
 
+        let mut spool = None;
         if roles.ingress {
             let counted = Arc::new(IngressMetrics::register(&metrics, &[SOURCE]));
+            let mut intake = Arc::clone(&queue);
+            if let (Some(folder), StoreKind::Redis(redis)) = (&config.spool, &store.kind) {
+                let spooling = open_spool(folder, &config, clock.clone(), redis.clone()).await?;
+                // The spool is behind the seal, as the store is.
+                let sealed = setup::sealed(Arc::clone(&spooling), config.keys.clone());
+                intake = Arc::new(MeasuredQueue::new(sealed, Arc::clone(&queue_metrics)));
+                let (forwarding, stop) = (Arc::clone(&spooling), shutdown.clone());
+                tasks.spawn(async move { forwarding.forward(stop, drain).await });
+                spool = Some((spooling, Arc::clone(&counted)));
+            }
             let listener = bind(config.ingress.listen, "ingress.listen").await?;
-            let router =
-                ingress::router(config.ingress.clone(), config.twilio.clone(), Arc::clone(&queue), counted);
+            let router = ingress::router(config.ingress.clone(), config.twilio.clone(), intake, counted);
             tracing::info!(listen = %config.ingress.listen, "receiving webhooks");
             tasks.spawn(server::serve(listener, router, shutdown.clone(), drain));
         }
@@ -175,13 +187,15 @@ impl Service {
         }
 
         let (fatal_sender, fatal) = watch::channel(None);
-        tasks.spawn(watch_store(store.kind.clone(), fatal_sender, shutdown.clone()));
+        let watched = spool.as_ref().map(|(spooling, _)| Arc::clone(spooling));
+        tasks.spawn(watch_store(store.kind.clone(), watched, fatal_sender, shutdown.clone()));
         let redis = matches!(store.kind, StoreKind::Redis(_)).then(|| RedisMetrics::register(&metrics));
         let probe = ServiceProbe {
             queue,
             queue_metrics,
             redis,
             admin: Arc::clone(&store.handle.admin),
+            spool,
             kind: store.kind,
             metrics,
             worker: worker_metrics,
@@ -251,8 +265,27 @@ impl Store {
     }
 }
 
-/// Looks once a second whether the store may still be used; a reason why not ends the service.
-async fn watch_store(kind: StoreKind, fatal: watch::Sender<Option<String>>, stop: CancellationToken) {
+/// Opens the spool in `folder` beside `queue`.
+async fn open_spool(
+    folder: &Path,
+    config: &Config,
+    clock: Clock,
+    queue: Arc<dyn Queue>,
+) -> anyhow::Result<Arc<SpoolingQueue>> {
+    let (folder, settings) = (folder.to_owned(), config.queue_settings.clone());
+    let open = move || Spool::open(&folder, &settings, clock);
+    let spool = tokio::task::spawn_blocking(open).await??;
+    Ok(Arc::new(SpoolingQueue::new(queue, spool)))
+}
+
+/// Looks once a second whether the store, and the spool beside it, may still be used; a reason why not
+/// ends the service.
+async fn watch_store(
+    kind: StoreKind,
+    spooling: Option<Arc<SpoolingQueue>>,
+    fatal: watch::Sender<Option<String>>,
+    stop: CancellationToken,
+) {
     let mut prepared = false;
     let mut every = tokio::time::interval(Duration::from_secs(1));
     while stop.run_until_cancelled(every.tick()).await.is_some() {
@@ -270,7 +303,8 @@ async fn watch_store(kind: StoreKind, fatal: watch::Sender<Option<String>>, stop
                 Err(_) => None,
             },
         };
-        if let Some(error) = failure {
+        let spool_failure = spooling.as_ref().and_then(|spooling| spooling.spool().failure());
+        if let Some(error) = failure.or(spool_failure) {
             fatal.send_replace(Some(error.to_string()));
             stop.cancel();
         }
@@ -303,6 +337,7 @@ struct ServiceProbe {
     queue: Arc<dyn Queue>,
     queue_metrics: Arc<QueueMetrics>,
     redis: Option<RedisMetrics>,
+    spool: Option<(Arc<SpoolingQueue>, Arc<IngressMetrics>)>,
     admin: Arc<dyn QueueAdmin>,
     kind: StoreKind,
     metrics: Arc<Metrics>,
@@ -312,11 +347,16 @@ struct ServiceProbe {
 
 #[async_trait]
 impl Probe for ServiceProbe {
-    async fn ready(&self) -> Result<(), &'static str> {
+    async fn ready(&self) -> Result<&'static str, &'static str> {
         if self.draining.is_cancelled() {
             return Err("draining");
         }
-        self.queue.ping().await.map_err(|error| match error {
+        let taking = match &self.spool {
+            Some((spooling, _)) => spooling.can_take().await,
+            None => self.queue.ping().await.map(|()| false),
+        };
+        let word = taking.map(|is_spooled| if is_spooled { "spooling" } else { "ok" });
+        word.map_err(|error| match error {
             QueueError::Unavailable(_) => "unavailable",
             QueueError::Exhausted(_) => "full",
             QueueError::Unusable(_) => "unusable",
@@ -324,7 +364,7 @@ impl Probe for ServiceProbe {
     }
 
     async fn metrics(&self) -> String {
-        let (is_up, ()) = tokio::join!(self.read_store(), self.read_server());
+        let (is_up, (), ()) = tokio::join!(self.read_store(), self.read_server(), self.read_spool());
         self.queue_metrics.up.set(is_up.into());
         self.metrics.draining(self.draining.is_cancelled());
         self.metrics.render()
@@ -343,6 +383,13 @@ impl ServiceProbe {
                 true
             }
             Ok(Err(_)) | Err(_) => false,
+        }
+    }
+
+    async fn read_spool(&self) {
+        let Some((spooling, metrics)) = &self.spool else { return };
+        if let Ok(Ok(messages)) = tokio::time::timeout(SCRAPE, spooling.spool().messages()).await {
+            metrics.spool_messages.set(messages.cast_signed());
         }
     }
 

@@ -12,8 +12,8 @@ use axum::routing::get;
 /// What the listener asks of its service.
 #[async_trait]
 pub trait Probe: Send + Sync {
-    /// Whether it can do its job now, by a real round trip; else one word why not.
-    async fn ready(&self) -> Result<(), &'static str>;
+    /// Whether it can do its job now, by a real round trip, and one word how; else one word why not.
+    async fn ready(&self) -> Result<&'static str, &'static str>;
     /// Everything it counts, in the Prometheus text format.
     async fn metrics(&self) -> String;
 }
@@ -30,7 +30,7 @@ pub fn router(probe: Arc<dyn Probe>) -> Router {
             "/readyz",
             get(move || async move {
                 match tokio::time::timeout(PROBE_TIMEOUT, readiness.ready()).await {
-                    Ok(Ok(())) => (StatusCode::OK, "ok\n".to_owned()),
+                    Ok(Ok(word)) => (StatusCode::OK, format!("{word}\n")),
                     Ok(Err(word)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{word}\n")),
                     Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "timeout\n".to_owned()),
                 }

@@ -76,8 +76,14 @@ pub fn templates(config: &Config) -> Templates {
     templates
 }
 
-/// The one partition that stores have.
+/// The one partition that stores have in the eyes of the seal. Which shard of Redis a message is in
+/// follows from its id, which the seal binds.
 const SHARD: u16 = 0;
+
+/// Puts the seal before what messages are brought to.
+pub fn sealed(queue: Arc<impl Queue + 'static>, keys: Keyring) -> Arc<dyn Queue> {
+    Arc::new(Sealed::new(queue, keys, SHARD))
+}
 
 /// The operator's handle of a store, beside the services that use it.
 #[derive(Clone)]

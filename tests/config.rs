@@ -180,7 +180,7 @@ fn what_is_said_is_what_counts() {
     let text = without("public_url", "").replace(
         "[ingress]",
         "[ingress]\npublic_url = \"https://u:p@mfa.example.com/hooks/\"\nloop_guard = false",
-    ) + "[queue]\nbackend = \"redis\"\nurl = \"${REDIS_URL}\"\ndurability = \"disk\"\nshards = 1\nspool = \"\"\ncapacity = 5\nencryption_keys = []\n\
+    ) + "[queue]\nbackend = \"redis\"\nurl = \"${REDIS_URL}\"\ndurability = \"disk\"\nshards = 1\nspool = \"kept\"\ncapacity = 5\nencryption_keys = []\n\
            [channel.slack]\nrate = \"off\"\nrate_per_destination = \"30/m\"\nburst_per_destination = 1\ntimeout = \"4s\"\n\
            [worker]\nlease = \"5s\"\n[channel.sms]\ntimeout = \"4999ms\"\n[log]\nformat = \"json\"\nlevel = \"debug\"\n\
            [templates]\nsms = \"{body}\"\n[message]\ndeadline = \"1h\"\nretention = \"1h\"\n[retry]\nfactor = 3\n\
@@ -193,6 +193,7 @@ fn what_is_said_is_what_counts() {
         (redis.url.expose_secret(), redis.durability),
         (&*env("REDIS_URL").unwrap(), Durability::Disk)
     );
+    assert_eq!(config.spool, Some(Path::new("/conf/kept").to_owned()));
     assert_eq!(config.queue_settings.capacity, 5);
     assert_eq!(
         (config.queue_settings.lease, config.worker.lease),
@@ -258,6 +259,7 @@ fn every_fault_of_a_single_value_has_its_line() {
         ("[queue]\nbackend = \"redis\"\nurl = \"http://a\"", 9, "a Redis URL"),
         ("[queue]\nurl = \"redis://127.0.0.1\"", 8, "backend = \"redis\""),
         ("[queue]\ndurability = \"quantum\"", 8, "one of \"process\""),
+        ("[queue]\nspool = \"spool\"", 8, "says nothing without `backend = \"redis\"`"),
     ];
     for (section, line, part) in cases {
         assert_one_fault_in(section, line, part);
@@ -332,7 +334,6 @@ fn values_that_contradict_each_other_are_faults_where_one_of_them_was_said() {
 fn keys_of_later_versions_are_known_and_refused() {
     let later = "is not available in this version";
     assert_one_fault_in("[queue]\nshards = 2", 8, later);
-    assert_one_fault_in("[queue]\nspool = \"spool\"", 8, later);
     for url in ["rediss://a", "redis+sentinel://a/m", "redis://a:1,b:2"] {
         assert_one_fault_in(
             &format!("[queue]\nbackend = \"redis\"\nurl = \"{url}\""),

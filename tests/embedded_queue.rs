@@ -123,7 +123,12 @@ fn delivery_id(message: usize, index: u16) -> DeliveryId {
 }
 
 fn message(id: &MessageId) -> NewMessage {
-    NewMessage { id: id.clone(), payload: format!("text of {id}").into_bytes(), deadline: 5 * MINUTE }
+    NewMessage {
+        id: id.clone(),
+        payload: format!("text of {id}").into_bytes(),
+        deadline: 5 * MINUTE,
+        age: Duration::ZERO,
+    }
 }
 
 fn new_delivery(destination: &str) -> NewDelivery {

@@ -21,5 +21,6 @@ mod server;
 mod services;
 mod shipped_files;
 mod signature_vectors;
+mod spool;
 mod subscribers;
 mod support;

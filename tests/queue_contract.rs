@@ -109,6 +109,7 @@ macro_rules! contract_for {
                     q08_a_routing_waits_for_its_time_too_and_a_due_time_may_be_past
                     q09_overdue_work_is_never_handed_out_and_expires_wherever_it_waits
                     q09_a_claim_that_meets_overdue_work_ends_it
+                    q09_a_message_that_was_kept_elsewhere_has_as_much_less_time
                     q09_work_in_hand_is_its_owners_past_the_deadline
                     q09_a_retry_or_pause_to_the_deadline_or_past_it_ends_the_work
                     q09_a_deadline_that_passes_during_a_long_wait_is_found_behind_a_thousand_others

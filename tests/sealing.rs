@@ -10,7 +10,7 @@ use regex::Regex;
 use serde_json::json;
 use sms_broadcaster::seal::is_sealed;
 
-use crate::support::installation::{Installation, LOOK, PHONES, Program, SLACK, sid};
+use crate::support::installation::{Installation, LOOK, PHONES, Program, SLACK, on_redis, sid};
 use crate::support::provider::{Provider, Received, Reply};
 use crate::support::redis_server::RedisServer;
 
@@ -293,6 +293,29 @@ async fn with_keys_a_stolen_disk_shows_no_text_and_nobody_whatever_state_they_ar
     let program = installation.start("sms-broadcaster").await;
     one_of_each(&provider, &installation, &program, 1).await;
     assert_eq!(readable_in_files(installation.folder(), "queue.db"), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn with_keys_a_stolen_spool_shows_no_text_and_what_was_in_it_is_delivered() {
+    let (provider, mut server) = (Provider::start(), RedisServer::start());
+    let queue = format!("{}\nspool = \"spool\"", on_redis(&server.url()));
+    let mut installation = Installation::with_queue(&provider, &queue, FAST);
+    let mut program = installation.start("sms-ingress").await;
+    server.kill();
+    let look = || readable_in_files(installation.folder(), "spool.db");
+    assert_eq!(installation.post(program.ingress, &sid(1), SENDER, TEXT).await, Some(200));
+    assert!(look().len() >= 3, "the search would find it");
+    program.kill();
+    std::fs::remove_dir_all(installation.folder().join("spool")).expect("it is there");
+
+    installation.seal_with(&["k1"]);
+    let program = installation.start("sms-ingress").await;
+    assert_eq!(installation.post(program.ingress, &sid(2), SENDER, TEXT).await, Some(200));
+    installation.wait_for_metric(&program, "sms_broadcaster_spool_messages 1").await;
+    assert_eq!(readable_in_files(installation.folder(), "spool.db"), Vec::<String>::new());
+    server.restart();
+    let worker = installation.start("sms-worker").await;
+    installation.wait_for_metric(&worker, &ended("sms", "delivered", 2)).await;
 }
 
 #[tokio::test]

@@ -74,6 +74,9 @@ impl Config {
         if !self.keys.is_empty() {
             page.bare("accept_unsealed", &self.keys.accepts_unsealed());
         }
+        if let Some(spool) = &self.spool {
+            page.text("spool", &spool.display());
+        }
         page.bare("capacity", &self.queue_settings.capacity);
     }
 

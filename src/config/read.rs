@@ -47,7 +47,7 @@ pub(super) fn build(root: &Section<'_>, path: &Path) -> Option<Config> {
         .table("ops", |ops| (ops.parsed("listen", listen).unwrap_or(loopback(9464)), ops.line_of("listen")));
     let twilio = root.table("twilio", twilio);
     let times = root.table("message", message);
-    let (queue, capacity, keys) = root.table("queue", |section| queue(section, folder));
+    let (queue, spool, capacity, keys) = root.table("queue", |section| queue(section, folder));
     let (worker, lease_line) = root.table("worker", |section| worker(section, times.deadline));
     let retry = root.table("retry", retry);
     let channels = root.table("channel", |channels| {
@@ -98,6 +98,7 @@ pub(super) fn build(root: &Section<'_>, path: &Path) -> Option<Config> {
             auth_tokens: twilio.auth_tokens,
         },
         queue,
+        spool,
         queue_settings: QueueSettings {
             lease: worker.lease,
             retention: times.retention,
@@ -212,8 +213,8 @@ fn message(section: &Section<'_>) -> Times {
     times
 }
 
-/// The back-end, the capacity and the keys.
-fn queue(section: &Section<'_>, folder: &Path) -> (QueueChoice, u64, Keyring) {
+/// The back-end, the spool beside it, the capacity and the keys.
+fn queue(section: &Section<'_>, folder: &Path) -> (QueueChoice, Option<PathBuf>, u64, Keyring) {
     #[derive(Clone, Copy, PartialEq)]
     enum Backend {
         Embedded,
@@ -237,8 +238,10 @@ fn queue(section: &Section<'_>, folder: &Path) -> (QueueChoice, u64, Keyring) {
     if section.integer("shards", 1, 1..=1024) > 1 {
         section.not_yet("shards");
     }
-    if section.text("spool").is_some_and(|spool| !spool.as_str().is_empty()) {
-        section.not_yet("spool");
+    let spool =
+        section.text("spool").map(|spool| spool.as_str().to_owned()).filter(|spool| !spool.is_empty());
+    if spool.is_some() && backend == Backend::Embedded {
+        section.fault_of("spool", "says nothing without `backend = \"redis\"`");
     }
     let capacity = section.integer("capacity", QueueSettings::default().capacity, 1..=1_000_000_000_000);
     let choice = match backend {
@@ -248,7 +251,7 @@ fn queue(section: &Section<'_>, folder: &Path) -> (QueueChoice, u64, Keyring) {
             QueueChoice::Redis(RedisSettings { url, durability })
         }
     };
-    (choice, capacity, keyring(section))
+    (choice, spool.map(|spool| folder.join(spool)), capacity, keyring(section))
 }
 
 /// The keys that seal what is stored. A name or key that is there twice is a rotation gone wrong.

@@ -72,6 +72,8 @@ pub struct Config {
     pub slack: SlackSettings,
     /// Which back-end the queue has.
     pub queue: QueueChoice,
+    /// The folder in which the ingress keeps messages while Redis is away, if it is to.
+    pub spool: Option<PathBuf>,
     /// What every back-end needs to know.
     pub queue_settings: QueueSettings,
     /// The keys that seal what the queue stores.

@@ -55,7 +55,12 @@ impl Intake {
     /// After an error the message may be stored all the same: a repeat then is a duplicate.
     pub async fn take(&self, message: &Verified<InboundMessage>, deadline: Duration) -> Answer {
         let message = message.get();
-        let message = NewMessage { id: message.id.clone(), payload: message.to_payload(), deadline };
+        let message = NewMessage {
+            id: message.id.clone(),
+            payload: message.to_payload(),
+            deadline,
+            age: Duration::ZERO,
+        };
         let until = Instant::now() + self.patience;
         let (asker, answer) = oneshot::channel();
         let stored = async {

@@ -124,6 +124,7 @@ impl Ingress {
         let result = match self.intake.take(&verified, self.settings.deadline).await {
             Ok(Acceptance::Accepted) => WebhookResult::Accepted,
             Ok(Acceptance::Duplicate) => WebhookResult::Duplicate,
+            Ok(Acceptance::Spooled) => WebhookResult::Spooled,
             Ok(Acceptance::Full) => return self.unavailable("full"),
             Err(QueueError::Exhausted(_)) => return self.unavailable("out of memory"),
             Err(QueueError::Unavailable(_) | QueueError::Unusable(_)) => {

@@ -161,8 +161,11 @@ pub struct NewMessage {
     pub id: MessageId,
     /// What to keep of it; opaque.
     pub payload: Vec<u8>,
-    /// Time from acceptance to its deadline, until a route says otherwise.
+    /// Time from its receipt to its deadline, until a route says otherwise.
     pub deadline: Duration,
+    /// Time since its receipt, zero unless it was kept elsewhere meanwhile. The message counts as accepted
+    /// then.
+    pub age: Duration,
 }
 
 impl fmt::Debug for NewMessage {
@@ -194,6 +197,9 @@ pub enum Acceptance {
     Duplicate,
     /// Refused: the store is at its capacity, or has no room left.
     Full,
+    /// Kept beside the store, which is away or full, as durably; the store gets it later. Only a
+    /// [`super::spool::SpoolingQueue`] answers this.
+    Spooled,
 }
 
 /// A rate: one every `interval`, and up to `burst` at once after quiet.
@@ -680,7 +686,12 @@ mod tests {
     #[test]
     fn texts_and_recipients_are_shown_by_their_length() {
         let id = MessageId::of_source("test", "1").unwrap();
-        let message = NewMessage { id: id.clone(), payload: b"493817".to_vec(), deadline: Duration::ZERO };
+        let message = NewMessage {
+            id: id.clone(),
+            payload: b"493817".to_vec(),
+            deadline: Duration::ZERO,
+            age: Duration::ZERO,
+        };
         let delivery = NewDelivery {
             channel: ChannelId::sms(),
             destination: DestinationKey::from_stored("d1"),

@@ -47,7 +47,7 @@ impl<Q: ?Sized> Sealed<Q> {
     fn seal_message(&self, message: &NewMessage) -> NewMessage {
         let binding = self.binding(&message.id, Part::Message);
         let payload = self.keys.seal(binding, Nonce::fresh(), &message.payload);
-        NewMessage { id: message.id.clone(), payload, deadline: message.deadline }
+        NewMessage { id: message.id.clone(), payload, deadline: message.deadline, age: message.age }
     }
 
     fn seal_delivery(&self, message: &MessageId, index: u16, delivery: &NewDelivery) -> NewDelivery {

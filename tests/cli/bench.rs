@@ -250,7 +250,12 @@ fn new_message(sid: &str) -> NewMessage {
         to: Address::parse(OUR_NUMBER).unwrap(),
         body: Body::new(TEXT),
     };
-    NewMessage { id: message_id(sid), payload: message.to_payload(), deadline: Duration::from_secs(600) }
+    NewMessage {
+        id: message_id(sid),
+        payload: message.to_payload(),
+        deadline: Duration::from_secs(600),
+        age: Duration::ZERO,
+    }
 }
 
 /// Puts three messages into an empty store, each in another state, and offers one of them twice.

@@ -404,7 +404,12 @@ pub(crate) fn payload(id: &MessageId) -> String {
 }
 
 pub(crate) fn message(id: &MessageId) -> NewMessage {
-    NewMessage { id: id.clone(), payload: payload(id).into_bytes(), deadline: 5 * MINUTE }
+    NewMessage {
+        id: id.clone(),
+        payload: payload(id).into_bytes(),
+        deadline: 5 * MINUTE,
+        age: Duration::ZERO,
+    }
 }
 
 pub(crate) fn destination(number: u32) -> DestinationKey {

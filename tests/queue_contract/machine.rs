@@ -252,7 +252,7 @@ impl<'a, S: Store> Walk<'a, S> {
         for number in ids {
             self.texts += 1;
             let payload = format!("text {} of {number}", self.texts).into_bytes();
-            batch.push(NewMessage { id: bench::id(*number), payload, deadline });
+            batch.push(NewMessage { id: bench::id(*number), payload, deadline, age: Duration::ZERO });
         }
         let answers = self.store.queue().accept(&batch).await?;
         self.model.accepted(&batch, &answers)

@@ -215,7 +215,7 @@ impl Model {
             ensure!(*answer == expected, "{}: {answer:?}, not {expected:?}", new.id);
             match expected {
                 Acceptance::Duplicate => self.duplicates += 1,
-                Acceptance::Full => {}
+                Acceptance::Full | Acceptance::Spooled => {}
                 Acceptance::Accepted => self.begin(new),
             }
         }

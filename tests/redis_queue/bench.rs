@@ -153,7 +153,12 @@ pub(super) fn delivery_id(message: usize, index: u16) -> DeliveryId {
 }
 
 pub(super) fn message(id: &MessageId) -> NewMessage {
-    NewMessage { id: id.clone(), payload: format!("text of {id}").into_bytes(), deadline: 5 * MINUTE }
+    NewMessage {
+        id: id.clone(),
+        payload: format!("text of {id}").into_bytes(),
+        deadline: 5 * MINUTE,
+        age: Duration::ZERO,
+    }
 }
 
 pub(super) fn expansion(lease: Lease, destinations: &[&str]) -> Expansion {

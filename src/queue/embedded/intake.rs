@@ -58,10 +58,10 @@ fn accept_one(step: &mut Step<'_>, new: &NewMessage) -> rusqlite::Result<Accepta
     if step.books.open >= i64::try_from(step.settings.capacity).unwrap_or(i64::MAX) {
         return Ok(Acceptance::Full);
     }
-    let now = step.now;
-    step.run(statements::NEW_MESSAGE, params![id, new.payload, now.as_millis()])?;
+    let received = step.now.minus(new.age);
+    step.run(statements::NEW_MESSAGE, params![id, new.payload, received.as_millis()])?;
     let seq = step.last_row();
-    add_work(step, seq, 0, &Lane::inbound(), None, now.plus(new.deadline))?;
+    add_work(step, seq, 0, &Lane::inbound(), None, received.plus(new.deadline))?;
     step.books.accepted += 1;
     step.books.made += 1;
     step.books.open += 1;

@@ -527,6 +527,7 @@ mod tests {
             id: MessageId::of_source("test", id).unwrap(),
             payload: Vec::new(),
             deadline: std::time::Duration::from_secs(60),
+            age: std::time::Duration::ZERO,
         };
         let known = [message("known"), message("new")];
         let accepted = known[..1].to_vec();

@@ -235,7 +235,8 @@ impl Queue for Shard {
         let mut call = self.call(&self.scripts.accept);
         call.arg(self.settings.capacity);
         for message in batch {
-            call.arg(message.id.as_str()).arg(&message.payload).arg(millis(message.deadline));
+            call.arg(message.id.as_str()).arg(&message.payload);
+            call.arg(millis(message.deadline)).arg(millis(message.age));
         }
         let disk = self.disk().await?;
         let proof = Proof::of(self.durability, disk);

@@ -4,7 +4,7 @@
 --
 -- KEYS[1], ARGV[1..4]  see ground.lua
 -- ARGV[5]    unfinished messages beyond which none is taken
--- ARGV[6..]  for each message: id, payload, ms from now to its deadline
+-- ARGV[6..]  for each message: id, payload, ms from its receipt to its deadline, ms since its receipt
 -- Result: one of 'accepted', 'duplicate', 'full' for each, in order
 -- Repeating it after a lost answer finds duplicates.
 
@@ -12,8 +12,9 @@ local capacity = tonumber(ARGV[5])
 local open = redis.call('ZCARD', DEADLINES)
 local answers, accepted, duplicates = {}, 0, 0
 
-for at = 6, #ARGV, 3 do
-  local id, payload, deadline = ARGV[at], ARGV[at + 1], now + tonumber(ARGV[at + 2])
+for at = 6, #ARGV, 4 do
+  local id, payload, received = ARGV[at], ARGV[at + 1], now - tonumber(ARGV[at + 3])
+  local deadline = received + tonumber(ARGV[at + 2])
   local record = record_of(id)
   if is_known(id) then
     duplicates = duplicates + 1
@@ -23,7 +24,7 @@ for at = 6, #ARGV, 3 do
   else
     accepted = accepted + 1
     make_way(id)
-    redis.call('HSET', record, 'ct', payload, 'acc', whole(now), 'left', 1)
+    redis.call('HSET', record, 'ct', payload, 'acc', whole(received), 'left', 1)
     enlist('in')
     make_ready({
       id = id, index = 0, lane = 'in', destination = '', state = 'P', attempts = 0, pauses = 0,

@@ -23,6 +23,7 @@ fn old_message(id: &MessageId) -> NewMessage {
         id: id.clone(),
         payload: format!("{{\"text of\":\"{id}\"}}").into_bytes(),
         deadline: 5 * MINUTE,
+        age: Duration::ZERO,
     }
 }
 

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use sms_broadcaster::delivery::{DeadCause, DeliveryState, Settlement};
-use sms_broadcaster::queue::contract::{Buried, Lane, LaneLimits, MAX_BATCH, NewMessage, Settled};
+use sms_broadcaster::queue::contract::{Buried, Expansion, Lane, LaneLimits, MAX_BATCH, NewMessage, Settled};
 
 use crate::queue_contract::bench::{
-    Bench, HOUR, LEASE, MINUTE, SECOND, SUBSCRIBER, delivery_id, every, failed, id, lane, message, owner,
-    payload, sms,
+    Bench, HOUR, LEASE, MINUTE, SECOND, SUBSCRIBER, delivery_id, every, expansion, failed, id, lane, message,
+    owner, payload, sms,
 };
 use crate::queue_contract::harness::Store;
 
@@ -216,4 +216,28 @@ pub(crate) async fn q09_housekeeping_goes_through_large_messages_in_bounded_step
     let (rest, _) = bench.housekeep().await;
     assert_eq!(first.expired.len() + rest.len(), 4 * 512);
     bench.assert_at_rest().await;
+}
+
+pub(crate) async fn q09_a_message_that_was_kept_elsewhere_has_as_much_less_time<S: Store>(
+    bench: &mut Bench<S>,
+) {
+    let worker = owner("worker");
+    let kept = |number, age| NewMessage { age, deadline: MINUTE, ..message(&id(number)) };
+    let batch = [kept(1, 20 * SECOND), kept(2, MINUTE), kept(3, HOUR), kept(4, Duration::ZERO)];
+    bench.accept_all(&batch).await;
+    let received = bench.now().minus(20 * SECOND);
+    let routings = bench.ask(&worker, &Lane::inbound(), 10).await;
+    let buried: Vec<_> = routings.buried.iter().map(|ended| (ended.delivery.clone(), ended.cause)).collect();
+    assert_eq!(buried, [2, 3].map(|number| (delivery_id(&id(number), 0), DeadCause::Expired)));
+    let [first, last] = <[_; 2]>::try_from(routings.items).expect("two in time");
+    assert_eq!((first.accepted_at, first.deadline), (received, received.plus(MINUTE)));
+    assert_eq!((last.accepted_at, last.deadline), (bench.now(), bench.now().plus(MINUTE)));
+
+    // A route's deadline counts from the receipt too.
+    let expansion = Expansion { deadline: 30 * SECOND, ..expansion(first.lease, &[sms(1)]) };
+    assert_eq!(bench.expand_all(&worker, vec![expansion]).await, [Settled::Expanded]);
+    let work = bench.take_one(&worker, &lane()).await;
+    assert_eq!((work.accepted_at, work.deadline), (received, received.plus(30 * SECOND)));
+    let letter = bench.letter(&delivery_id(&id(3), 0)).await;
+    assert_eq!(letter.accepted_at, bench.now().minus(HOUR));
 }
