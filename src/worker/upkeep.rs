@@ -16,21 +16,29 @@ use crate::queue::contract::{Cursor, Lane, QueueError, Swept, Work};
 /// The most one sweep takes over.
 const SWEEP_BATCH: usize = 32;
 
-/// One round's pause: a second, give or take half of it.
-fn round() -> Duration {
-    Duration::from_millis(fastrand::u64(500..1500))
+/// When to look again: about once a second, and for the first time soon after the start, so that workers
+/// that never live long take over from each other all the same.
+#[derive(Default)]
+struct Rounds {
+    begun: bool,
 }
 
-/// Waits for the next round; `false` at the shutdown.
-async fn next_round(shared: &Shared) -> bool {
-    shared.shutdown.run_until_cancelled(tokio::time::sleep(round())).await.is_some()
+impl Rounds {
+    /// Waits for the next round; `false` at the shutdown.
+    async fn next(&mut self, shared: &Shared) -> bool {
+        let pause = if self.begun { 500..1500 } else { 0..250 };
+        self.begun = true;
+        let pause = tokio::time::sleep(Duration::from_millis(fastrand::u64(pause)));
+        shared.shutdown.run_until_cancelled(pause).await.is_some()
+    }
 }
 
 /// Takes over deliveries of one lane, as many as there are free slots.
 pub(super) async fn sweep_deliveries(shared: Arc<Shared>, lane: Arc<ChannelLane>) {
     let mut cursor = Cursor::default();
     let mut patience = Patience::new();
-    while next_round(&shared).await {
+    let mut rounds = Rounds::default();
+    while rounds.next(&shared).await {
         loop {
             let slots = lane.slots().take_free(SWEEP_BATCH);
             if slots.is_empty() {
@@ -52,7 +60,8 @@ pub(super) async fn sweep_routings(shared: Arc<Shared>, fanout: Arc<Fanout>) {
     let lane = Lane::inbound();
     let mut cursor = Cursor::default();
     let mut patience = Patience::new();
-    while next_round(&shared).await {
+    let mut rounds = Rounds::default();
+    while rounds.next(&shared).await {
         loop {
             let asked = Instant::now();
             let swept = shared.queue.sweep(&shared.owner, &lane, SWEEP_BATCH, cursor.clone()).await;
@@ -97,7 +106,8 @@ async fn note(
 /// Ends overdue work, drops old letters, forgets dead owners.
 pub(super) async fn housekeep(shared: Arc<Shared>) {
     let mut patience = Patience::new();
-    while next_round(&shared).await {
+    let mut rounds = Rounds::default();
+    while rounds.next(&shared).await {
         loop {
             match shared.queue.housekeep().await {
                 Ok(kept) => {
