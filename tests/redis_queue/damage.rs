@@ -106,6 +106,7 @@ async fn after_flushall_a_working_queue_begins_anew() {
     let owner = Owner::new("worker");
     bench.accept_and_route(&owner, &id(1), &["a"]).await;
     let work = bench.claim(&owner, &sms(), 1).await.items.pop().unwrap();
+    assert!(!bench.sweep(&owner, &sms()).await.recreated);
     bench.redis("FLUSHALL");
     assert_eq!(
         bench.settle(&owner, work, Settlement::Delivered).await,
@@ -114,6 +115,9 @@ async fn after_flushall_a_working_queue_begins_anew() {
     assert!(bench.claim(&owner, &sms(), 1).await.items.is_empty());
     bench.housekeep().await;
     bench.accept_and_route(&owner, &id(1), &["a"]).await;
+    // Everything a worker asks for is there again, and still it hears of the loss, once.
+    assert!(bench.sweep(&owner, &sms()).await.recreated);
+    assert!(!bench.sweep(&owner, &sms()).await.recreated);
     assert_eq!(bench.drain(&owner).await, 1);
     bench.assert_sound().await;
 }

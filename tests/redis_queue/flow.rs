@@ -90,6 +90,22 @@ async fn a_message_goes_all_its_way() {
 }
 
 #[tokio::test]
+async fn what_is_kept_of_a_finished_message_is_small() {
+    let bench = Bench::new();
+    let owner = Owner::new("worker");
+    let mut long = message(&id(1));
+    long.payload = vec![b'.'; 500];
+    bench.queue.accept(&[long]).await.unwrap();
+    let routing = bench.claim(&owner, &Lane::inbound(), 1).await.items.pop().unwrap();
+    bench.queue.expand(&owner, vec![expansion(routing.lease, &["a", "b"])]).await.unwrap();
+    assert!(bench.redis("OBJECT ENCODING ~m:test:1").contains("hashtable"));
+    assert_eq!(bench.drain(&owner).await, 2);
+    assert!(bench.redis("OBJECT ENCODING ~m:test:1").contains("listpack"));
+    assert_ne!(bench.redis("TTL ~m:test:1"), ":-1");
+    bench.assert_sound().await;
+}
+
+#[tokio::test]
 async fn by_the_servers_own_clock_everything_works_as_well() {
     let server = RedisServer::start();
     let clock = sms_broadcaster::clock::Clock::system();

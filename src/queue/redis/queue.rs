@@ -1,7 +1,7 @@
 //! The workers' and the ingress's side of the port.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -46,12 +46,25 @@ pub struct Shard {
     pub(super) settings: QueueSettings,
     pub(super) durability: Durability,
     pub(super) clock: Clock,
+    birth: Birth,
     /// Whether it was said that nothing survives the server's end.
     pub(super) warned_of_no_aof: AtomicBool,
     /// The same of a replica that is wanted and not there.
     pub(super) warned_of_no_replica: AtomicBool,
     /// The server behind the connections, if it was looked at.
     pub(super) looked: Mutex<Option<Looked>>,
+}
+
+/// Which store it was that was last asked.
+#[derive(Default)]
+struct Birth(Mutex<Option<String>>);
+
+impl Birth {
+    /// Whether `now` is not the birth that was seen before: the store was emptied, or another is in its place.
+    fn is_another(&self, now: String) -> bool {
+        let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(now.clone());
+        before.is_some_and(|before| before != now)
+    }
 }
 
 impl std::fmt::Debug for Shard {
@@ -81,6 +94,7 @@ impl Shard {
             settings: queue,
             durability: settings.durability,
             clock,
+            birth: Birth::default(),
             warned_of_no_aof: AtomicBool::new(false),
             warned_of_no_replica: AtomicBool::new(false),
             looked: Mutex::default(),
@@ -336,14 +350,15 @@ impl Queue for Shard {
         let from = if cursor.0.is_empty() { BEGINNING } else { cursor.0.as_str() };
         let mut call = self.call(&self.scripts.sweep);
         call.arg(lane.as_str()).arg(owner.as_str()).arg(max.clamp(1, MAX_BATCH)).arg(from);
-        let [now, recreated, next, items, ended] = fields(self.work.script(&call).await?)?;
+        let [now, recreated, next, items, ended, birth] = fields(self.work.script(&call).await?)?;
+        let lost = self.birth.is_another(text(birth)?);
         let next = text(next)?;
         Ok(Swept {
             items: work(items, lane)?,
             buried: buried(ended)?,
             cursor: if next == BEGINNING { Cursor::default() } else { Cursor(next) },
             now: timestamp(now)?,
-            recreated: read::<u8>(recreated)? == 1,
+            recreated: read::<u8>(recreated)? == 1 || lost,
         })
     }
 

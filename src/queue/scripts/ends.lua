@@ -50,11 +50,23 @@ local function let_go(record, has_letters)
   redis.call('PEXPIRE', record, whole(retention_ms + slack))
 end
 
+-- Makes a record anew that has lost its text: once too long to be stored compactly, it would stay so, at
+-- three times the memory, for as long as it is kept.
+local function shrink(record)
+  if redis.call('HLEN', record) > 100 then return end
+  local fields = redis.call('HGETALL', record)
+  redis.call('DEL', record)
+  redis.call('HSET', record, unpack(fields))
+end
+
 -- A message without pending work: its text goes unless a letter needs it, and in time all the rest.
 local function message_ended(id)
   local record = record_of(id)
   local letters = natural(redis.call('HGET', record, 'lt')) or 0
-  if letters <= 0 then redis.call('HDEL', record, 'ct') end
+  if letters <= 0 then
+    redis.call('HDEL', record, 'ct')
+    shrink(record)
+  end
   redis.call('ZREM', DEADLINES, id)
   let_go(record, letters > 0)
 end

@@ -106,6 +106,14 @@ local function booked(field)
   return natural(text) or -(natural(string.match(text, '^%-(%d+)$')) or 0)
 end
 
+-- When the books were opened, in the server's microseconds: a store that was emptied, or that another took
+-- the place of, has another birth. Empty if somebody put something else in the place of the books.
+local function birth()
+  local clock = redis.call('TIME')
+  redis.pcall('HSETNX', STAT, 'born', clock[1] .. string.format('%06d', clock[2]))
+  return look('HGET', STAT, 'born') or ''
+end
+
 -- Notes in the books that something was found that belongs to no work, and was removed.
 local function count_orphan()
   tally('orphans', 1)

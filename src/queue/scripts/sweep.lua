@@ -6,7 +6,7 @@
 -- ARGV[6]  the new owner
 -- ARGV[7]  at most how much
 -- ARGV[8]  the cursor, '0-0' to begin
--- Result: {now, group made anew, next cursor ('0-0': came round), items, buried}
+-- Result: {now, group made anew, next cursor ('0-0': came round), items, buried, the store's birth}
 -- An answer that is lost leaves its work leased to the new owner, for a later sweep to find.
 
 local lane, owner, most, cursor = ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[8]
@@ -64,4 +64,4 @@ else
   cursor = '0-0'
 end
 redis.call('ZADD', OWNERS, whole(now), owner)
-return { now, recreated, cursor, items, buried }
+return { now, recreated, cursor, items, buried, birth() }
