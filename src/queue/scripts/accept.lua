@@ -15,26 +15,29 @@ local answers, accepted, duplicates = {}, 0, 0
 for at = 6, #ARGV, 4 do
   local id, payload, received = ARGV[at], ARGV[at + 1], now - tonumber(ARGV[at + 3])
   local deadline = received + tonumber(ARGV[at + 2])
-  local record = record_of(id)
-  if is_known(id) then
+  local known, is_occupied = is_known(id)
+  if known then
     duplicates = duplicates + 1
     answers[#answers + 1] = 'duplicate'
   elseif open + accepted >= capacity then
     answers[#answers + 1] = 'full'
   else
     accepted = accepted + 1
-    make_way(id)
-    redis.call('HSET', record, 'ct', payload, 'acc', whole(received), 'left', 1)
+    if is_occupied then make_way(id) end
     enlist('in')
-    make_ready({
+    local routing = {
       id = id, index = 0, lane = 'in', destination = '', state = 'P', attempts = 0, pauses = 0,
       handed = 0, maybe = '0', deadline = deadline,
-    }, false)
-    redis.call('ZADD', DEADLINES, whole(deadline), id)
+    }
+    routing.place = 'e' .. add_entry(routing, false)
+    redis.call('HSET', record_of(id), 'ct', payload, 'acc', whole(received), 'left', 1,
+      's0', state_of(routing))
+    list_deadline_later(id, deadline)
     answers[#answers + 1] = 'accepted'
   end
 end
 
+list_deadlines()
 if accepted > 0 then
   tally('accepted', accepted)
   tally('made', accepted)

@@ -35,9 +35,13 @@ local function rate_of(destination)
   return rate
 end
 
+-- Whether any destination is paused, and whether any has parked work: most often none, and then no piece
+-- has to ask.
+local has_held, has_parked
+
 -- When work of a destination may go if it may not go now, nil if it may.
 local function shut_until(destination)
-  local held = held_until(lane, destination)
+  local held = has_held and held_until(lane, destination)
   if held then return held end
   if busy[destination] then return now + BUSY_DELAY end
   local rate = rate_of(destination)
@@ -116,13 +120,14 @@ local function consider(entry, fields)
   end
   if piece.destination ~= '' then
     local shut = shut_until(piece.destination)
-    if not shut and not woken then
+    if not shut and not woken and has_parked then
       -- Others of its destination wait already; it does not overtake them.
       shut = moment(redis.call('ZSCORE', wake_of(lane), piece.destination))
     end
     if shut then
       drop_entry(lane, entry)
       park(piece, shut)
+      has_parked = true
       return nil
     end
   end
@@ -133,18 +138,20 @@ local function consider(entry, fields)
 end
 
 secure_lane(lane)
+has_held = redis.call('ZCARD', held_of(lane)) > 0
 promote()
 wake_up()
+has_parked = redis.call('ZCARD', wake_of(lane)) > 0
 
 local room = math.min(most, room_of(lane_rate))
-local items, entries, looked = {}, {}, 0
+local items, entries, looked, last_read = {}, {}, 0, nil
 while #items < room and looked < LOOKED_AT do
   local ask = math.min(room - #items, LOOKED_AT - looked)
   local reply = with_group(lane, 'XREADGROUP', 'GROUP', GROUP, owner, 'COUNT', ask, 'STREAMS',
     stream_of(lane), '>')
   if not reply then break end
   for _, read in ipairs(reply[1][2]) do
-    looked = looked + 1
+    looked, last_read = looked + 1, read[1]
     local item = consider(read[1], read[2])
     if item then
       items[#items + 1] = item
@@ -157,10 +164,11 @@ spend(lane_rate, #items)
 close_rate(lane_rate)
 for _, rate in pairs(rates) do close_rate(rate) end
 date_leases(lane, owner, entries)
+list_deadlines('NX')
 redis.call('ZADD', OWNERS, whole(now), owner)
 
 -- What is left, and when to look at it.
-local mark = last_delivered(lane)
+local mark = last_read or last_delivered(lane)
 if mark then redis.call('SADD', LANES, lane) else mark = '0-0' end
 local is_more = entry_after(lane, mark) ~= nil
 local rate_limited = is_more and #items == room and room < most

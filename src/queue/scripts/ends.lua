@@ -42,6 +42,20 @@ local function count(record, field, by)
   return field == 'left' and pending or letters
 end
 
+-- Whether every piece of a message is known to be delivered, or a routing that became deliveries, taken
+-- from the pieces: `number` is what the record says there are. One beyond them means that it is wrong.
+local function is_all_delivered(record, number)
+  if not number or number > 500 then return false end
+  local names = {}
+  for index = 0, number + 1 do names[#names + 1] = 's' .. index end
+  local states = redis.call('HMGET', record, unpack(names))
+  if states[number + 2] then return false end
+  for at = 1, number + 1 do
+    if not states[at] or not string.match(states[at], '^[SE]|') then return false end
+  end
+  return true
+end
+
 -- Sets when a record goes. What reads it goes by the field; the server's own expiry frees the memory
 -- later where letters are still to be unlisted, or where a test's time may stand still.
 local function let_go(record, has_letters)
@@ -115,6 +129,29 @@ local function end_piece(piece, state, cause)
   if count(record, 'left', -1) == 0 then message_ended(piece.id) end
 end
 
+-- Ends a piece that has left its place, read with `left` and `n` of its record, as delivered: what
+-- `end_piece` does, in as few commands as it takes.
+local function end_delivered(piece)
+  local record, index = record_of(piece.id), piece.index
+  local left = natural(piece.more[1])
+  if not left or left < 1 then return end_piece(piece, 'S', nil) end
+  piece.state, piece.place, piece.handed = 'S', '', 0
+  redis.call('HSET', record, 's' .. index, state_of(piece), 'left', whole(left - 1))
+  tally_later('S', 1)
+  if left > 1 then
+    redis.call('HDEL', record, 'rc' .. index, 'h' .. index)
+  elseif is_all_delivered(record, read_index(piece.more[2])) then
+    redis.call('HDEL', record, 'rc' .. index, 'h' .. index, 'ct', 'lt')
+    redis.call('ZREM', DEADLINES, piece.id)
+    let_go(record, false)
+  else
+    redis.call('HDEL', record, 'rc' .. index, 'h' .. index)
+    local pending, letters = recount(record)
+    redis.call('HSET', record, 'left', pending, 'lt', letters)
+    if pending == 0 then message_ended(piece.id) end
+  end
+end
+
 -- Ends a piece that has left its place as dead or expired.
 local function bury(piece, cause)
   local subscriber = redis.call('HGET', record_of(piece.id), 'sub') or ''
@@ -163,11 +200,12 @@ end
 
 -- Whether a message was accepted and its record's time is not over. A record without a routing is none of
 -- ours: it must not keep a message out.
+-- The second result: whether something stands there nevertheless.
 local function is_known(id)
-  if not has_record(id) then return false end
+  if not has_record(id) then return false, false end
   local head = redis.call('HMGET', record_of(id), 's0', 'gone')
   local gone = natural(head[2])
-  return head[1] ~= false and not (gone and gone <= now)
+  return head[1] ~= false and not (gone and gone <= now), true
 end
 
 -- Removes what stands where the record of a message is to be that is not known.
@@ -266,12 +304,12 @@ local function drop_stray(piece)
   if piece and piece.state == 'P' then put_back_if_lost(piece) end
 end
 
--- The piece that an entry which was just read stands for, and whether it comes from the park; nil if it
--- stands for none, and then the entry is gone and what it was is buried.
+-- The piece that an entry which was just read stands for, with what its hand-out carries, and whether it
+-- comes from the park; nil if it stands for none, and then the entry is gone and what it was is buried.
 local function piece_in(lane, entry, fields)
   local id, index, woken = read_entry(fields)
   if not id then return quarantine(lane, entry, fields) end
-  local piece, is_unreadable = read_piece(id, index)
+  local piece, is_unreadable = read_piece(id, index, 'ct', 'sub', 'rc' .. index, 'acc')
   if is_unreadable then return quarantine(lane, entry, fields) end
   if not is_at(piece, entry) or piece.lane ~= lane then
     drop_entry(lane, entry)

@@ -62,12 +62,12 @@ local function put_off(piece)
   write_piece(piece)
 end
 
--- What the hand-out of a piece carries, the entry's `number`th:
+-- What the hand-out of a piece from `piece_in` carries, the entry's `number`th:
 -- {name of the hand-out, id, index, payload, subscriber, recipient, destination, attempts, pauses, deadline, accepted
 -- at, hand-outs}
 local function work_item(piece, entry, number)
-  local fields = redis.call('HMGET', record_of(piece.id), 'ct', 'sub', 'rc' .. piece.index, 'acc')
-  redis.call('ZADD', DEADLINES, 'NX', whole(piece.deadline), piece.id)
+  local fields = piece.more
+  list_deadline_later(piece.id, piece.deadline)
   return {
     lease_name(entry, number), piece.id, piece.index, fields[1] or '', fields[2] or '', fields[3] or '', piece.destination,
     piece.attempts, piece.pauses, piece.deadline, natural(fields[4]) or now,

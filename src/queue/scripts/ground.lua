@@ -84,6 +84,13 @@ local function letters_of(cause)
   return PREFIX .. 'dead:' .. cause
 end
 
+-- Sets fields of a hash, however many: a call takes only so many arguments.
+local function set_fields(key, fields)
+  for from = 1, #fields, 500 do
+    redis.call('HSET', key, unpack(fields, from, math.min(#fields, from + 499)))
+  end
+end
+
 local function is_error(reply)
   return type(reply) == 'table' and reply.err ~= nil
 end
@@ -112,6 +119,37 @@ local function birth()
   local clock = redis.call('TIME')
   redis.pcall('HSETNX', STAT, 'born', clock[1] .. string.format('%06d', clock[2]))
   return look('HGET', STAT, 'born') or ''
+end
+
+-- Counts of this call that are added to the books at its end.
+local tallies = {}
+
+-- The same as `tally`, at the end of the call: many become one command.
+local function tally_later(field, by)
+  tallies[field] = (tallies[field] or 0) + by
+end
+
+local function add_tallies()
+  for field, by in pairs(tallies) do tally(field, by) end
+  tallies = {}
+end
+
+-- Deadlines that are listed at the end of the call: scores and message ids.
+local listed = {}
+
+local function list_deadline_later(id, deadline)
+  listed[#listed + 1] = whole(deadline)
+  listed[#listed + 1] = id
+end
+
+-- Lists them. `how` is a word of ZADD, or none.
+local function list_deadlines(how)
+  for from = 1, #listed, 500 do
+    local some = { unpack(listed, from, math.min(#listed, from + 499)) }
+    if how then table.insert(some, 1, how) end
+    redis.call('ZADD', DEADLINES, unpack(some))
+  end
+  listed = {}
 end
 
 -- Notes in the books that something was found that belongs to no work, and was removed.
@@ -237,14 +275,16 @@ local function read_route(text)
   return lane, destination, label
 end
 
--- Reads a piece: the piece; nil if there is none; nil and true if what is there cannot be read.
-local function read_piece(id, index)
-  local fields = redis.pcall('HMGET', record_of(id), 's' .. index, 'r' .. index)
+-- Reads a piece: the piece; nil if there is none; nil and true if what is there cannot be read. What the
+-- names that follow stand for in its record is in its `more`, in that order: one command reads it all.
+local function read_piece(id, index, ...)
+  local fields = redis.pcall('HMGET', record_of(id), 's' .. index, 'r' .. index, ...)
   if is_error(fields) then return nil, true end
   if not fields[1] then return nil end
   local piece = read_state(fields[1])
   if not piece then return nil, true end
   piece.id, piece.index, piece.lane, piece.destination = id, index, 'in', ''
+  piece.more = { unpack(fields, 3, 2 + select('#', ...)) }
   if index > 0 then
     local lane, destination = read_route(fields[2])
     if not lane or lane == 'in' then return nil, true end
@@ -266,11 +306,16 @@ local function has_record(id)
   return false
 end
 
-local function write_piece(piece)
-  redis.call('HSET', record_of(piece.id), 's' .. piece.index, table.concat({
+-- What the field of a piece says.
+local function state_of(piece)
+  return table.concat({
     piece.state, whole(piece.attempts), whole(piece.pauses), whole(piece.handed), piece.maybe,
     whole(piece.deadline), piece.place,
-  }, '|'))
+  }, '|')
+end
+
+local function write_piece(piece)
+  redis.call('HSET', record_of(piece.id), 's' .. piece.index, state_of(piece))
 end
 
 -- Whether the work is pending and, as far as its record says, in this entry.
@@ -304,8 +349,12 @@ local function entry_held_by(owner, lane, name)
   return nil
 end
 
--- Makes a lane known, and its group with its first work.
+local enlisted = {}
+
+-- Makes a lane known, and its group with its first work; once in a script.
 local function enlist(lane)
+  if enlisted[lane] then return end
+  enlisted[lane] = true
   secure_lane(lane)
   if redis.call('SADD', LANES, lane) == 1 then
     -- An error means that there is one.
@@ -370,6 +419,30 @@ local function drop_entry(lane, entry)
   redis.pcall('XDEL', stream, entry)
 end
 
+-- Entries that leave their lanes at the end of the call, by lane.
+local leaving = {}
+
+-- Takes the entry of a piece out of its lane at the end of the call: many become one command. Whatever is
+-- no entry id would make that fail for all, so it is tried at once and alone.
+local function drop_entry_later(lane, entry)
+  local ms, seq = string.match(entry, '^(%d+)%-(%d+)$')
+  if not ms or #ms > 19 or #seq > 19 then return drop_entry(lane, entry) end
+  leaving[lane] = leaving[lane] or {}
+  table.insert(leaving[lane], entry)
+end
+
+local function drop_entries()
+  for lane, entries in pairs(leaving) do
+    local stream = stream_of(lane)
+    for from = 1, #entries, 500 do
+      local to = math.min(#entries, from + 499)
+      redis.pcall('XACK', stream, GROUP, unpack(entries, from, to))
+      redis.pcall('XDEL', stream, unpack(entries, from, to))
+    end
+  end
+  leaving = {}
+end
+
 local function add_entry(piece, woken)
   local fields = { 'm', piece.id, 'i', piece.index }
   if woken then
@@ -388,6 +461,15 @@ local function add_entry(piece, woken)
     entry = redis.call('XADD', stream, '*', unpack(fields))
   end
   return entry
+end
+
+-- Gives the entry of a pending piece back at the end of the call, if it has one.
+local function leave_entry_later(piece)
+  local entry = string.match(piece.place, '^e(.+)$')
+  if not entry then return false end
+  drop_entry_later(piece.lane, entry)
+  piece.place = ''
+  return true
 end
 
 -- Puts a piece at the end of its lane. `woken`: it comes from the park, so it overtakes nobody.

@@ -54,7 +54,7 @@ local function pause(piece, until_ms)
 end
 
 local function settle(id, index, name, kind, time, cause, attempt, ambiguous)
-  local piece, is_unreadable = read_piece(id, index)
+  local piece, is_unreadable = read_piece(id, index, 'left', 'n')
   -- Its record was damaged while it was in hand; the entry is the next sweep's.
   if is_unreadable then return 'lost' end
   if not piece then return 'stale' end
@@ -67,8 +67,8 @@ local function settle(id, index, name, kind, time, cause, attempt, ambiguous)
   local entry = entry_held_by(owner, piece.lane, name)
   local is_owner = entry ~= nil and is_at(piece, entry)
   if kind == 'S' then
-    leave_place(piece)
-    end_piece(piece, 'S', nil)
+    if not leave_entry_later(piece) then leave_place(piece) end
+    end_delivered(piece)
     return is_owner and 'delivered' or 'late'
   end
   if not is_owner then return 'lost' end
@@ -90,4 +90,6 @@ for at = 6, #ARGV, 8 do
   answers[#answers + 1] = settle(ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3],
     tonumber(ARGV[at + 4]), ARGV[at + 5], ARGV[at + 6], ARGV[at + 7])
 end
+drop_entries()
+add_tallies()
 return answers

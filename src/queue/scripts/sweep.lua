@@ -57,6 +57,7 @@ if reply then
       entries[#entries + 1] = read[1]
     end
   end
+  list_deadlines('NX')
   date_leases(lane, owner, entries)
   -- Somebody removed entries that were leased.
   if #reply[3] > 0 then lose_track() end
