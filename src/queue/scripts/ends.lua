@@ -42,20 +42,6 @@ local function count(record, field, by)
   return field == 'left' and pending or letters
 end
 
--- Whether every piece of a message is known to be delivered, or a routing that became deliveries, taken
--- from the pieces: `number` is what the record says there are. One beyond them means that it is wrong.
-local function is_all_delivered(record, number)
-  if not number or number > 500 then return false end
-  local names = {}
-  for index = 0, number + 1 do names[#names + 1] = 's' .. index end
-  local states = redis.call('HMGET', record, unpack(names))
-  if states[number + 2] then return false end
-  for at = 1, number + 1 do
-    if not states[at] or not string.match(states[at], '^[SE]|') then return false end
-  end
-  return true
-end
-
 -- Sets when a record goes. What reads it goes by the field; the server's own expiry frees the memory
 -- later where letters are still to be unlisted, or where a test's time may stand still.
 local function let_go(record, has_letters)
@@ -129,27 +115,56 @@ local function end_piece(piece, state, cause)
   if count(record, 'left', -1) == 0 then message_ended(piece.id) end
 end
 
+-- What is kept of a message whose last pending piece, `index`, was delivered and now says `state`, as
+-- names and values; nil if another piece has not ended or is a letter.
+local function rest_of(record, index, state)
+  local rest, fields = {}, redis.call('HGETALL', record)
+  for at = 1, #fields, 2 do
+    local name, value = fields[at], fields[at + 1]
+    local kind, number = string.match(name, '^(%a+)(%d*)$')
+    local is_of_a_piece = number ~= ''
+    if kind == 's' and is_of_a_piece then
+      if number == tostring(index) then value = state end
+      if not string.match(value, '^[SE]|') then return nil end
+    elseif kind == 'x' and is_of_a_piece then
+      return nil
+    end
+    local goes = kind == 'ct' or kind == 'lt' or kind == 'left' or kind == 'gone'
+      or is_of_a_piece and (kind == 'rc' or kind == 'h')
+    if not goes then
+      rest[#rest + 1] = name
+      rest[#rest + 1] = value
+    end
+  end
+  return rest
+end
+
+-- Deliveries of a message whose record is read as a whole when the last of them has ended.
+local FEW = 32
+
 -- Ends a piece that has left its place, read with `left` and `n` of its record, as delivered: what
 -- `end_piece` does, in as few commands as it takes.
 local function end_delivered(piece)
-  local record, index = record_of(piece.id), piece.index
-  local left = natural(piece.more[1])
+  local record, index, left = record_of(piece.id), piece.index, natural(piece.more[1])
   if not left or left < 1 then return end_piece(piece, 'S', nil) end
   piece.state, piece.place, piece.handed = 'S', '', 0
-  redis.call('HSET', record, 's' .. index, state_of(piece), 'left', whole(left - 1))
-  tally_later('S', 1)
+  local state = state_of(piece)
   if left > 1 then
+    tally_later('S', 1)
+    redis.call('HSET', record, 's' .. index, state, 'left', whole(left - 1))
     redis.call('HDEL', record, 'rc' .. index, 'h' .. index)
-  elseif is_all_delivered(record, read_index(piece.more[2])) then
-    redis.call('HDEL', record, 'rc' .. index, 'h' .. index, 'ct', 'lt')
-    redis.call('ZREM', DEADLINES, piece.id)
-    let_go(record, false)
-  else
-    redis.call('HDEL', record, 'rc' .. index, 'h' .. index)
-    local pending, letters = recount(record)
-    redis.call('HSET', record, 'left', pending, 'lt', letters)
-    if pending == 0 then message_ended(piece.id) end
+    return
   end
+  local rest = (read_index(piece.more[2]) or FEW + 1) <= FEW and rest_of(record, index, state)
+  if not rest then return end_piece(piece, 'S', nil) end
+  tally_later('S', 1)
+  rest[#rest + 1] = 'left'
+  rest[#rest + 1] = 0
+  -- Made anew: once too long to be stored compactly, it would stay so.
+  redis.call('DEL', record)
+  set_fields(record, rest)
+  redis.call('ZREM', DEADLINES, piece.id)
+  let_go(record, false)
 end
 
 -- Ends a piece that has left its place as dead or expired.
