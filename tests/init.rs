@@ -121,6 +121,23 @@ fn flags_alone_make_files_that_load() {
 }
 
 #[test]
+fn a_webhook_may_be_given_as_a_reference() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut flags = ALL.to_vec();
+    flags.extend(["--slack", "${TEAM_HOOK}", "--slack", WEBHOOK, "--slack", "${MFA_SLACK_WEBHOOK}"]);
+    flags.extend(["--slack", "${file:hooks/other}", "--slack", "${TEAM_HOOK}"]);
+    let ran = init(folder.path(), &flags, "", false);
+    assert_eq!(ran.code, 0, "{}", ran.errors);
+    let written = std::fs::read_to_string(folder.path().join("subscribers.toml")).unwrap();
+    let expected = r#"slack = ["${TEAM_HOOK}", "${MFA_SLACK_WEBHOOK_2}", "${MFA_SLACK_WEBHOOK}", "${file:hooks/other}"]"#;
+    assert!(written.contains(expected), "{written}");
+    assert!(ran.output.contains("  TEAM_HOOK "), "{}", ran.output);
+    for bad in ["${", "${}", "${A B}", "${file:}", "x${TEAM_HOOK}"] {
+        assert_eq!(init(&folder.path().join("no"), &["--slack", bad], "", false).code, 2, "{bad}");
+    }
+}
+
+#[test]
 fn the_hint_about_sealing_needs_its_marks_taken_out_and_a_key_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let ran = init(folder.path(), &ALL, "", false);

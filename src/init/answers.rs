@@ -3,12 +3,12 @@
 use std::io::{self, BufRead, Write};
 
 use super::args::InitArgs;
+use super::webhook::Webhook;
 use crate::channel::sms::SmsSender;
 use crate::config::parse_sender_identity;
-use crate::delivery::WebhookUrl;
 use crate::message::{AccountSid, Malformed, PhoneNumber};
 use crate::source::twilio::PublicUrl;
-use crate::subscribers::{parse_name, parse_webhook};
+use crate::subscribers::parse_name;
 
 /// Name of the recipients' list when nobody gives one.
 const DEFAULT_NAME: &str = "MFA";
@@ -21,7 +21,7 @@ pub(super) struct Answers {
     pub(super) sender: Option<SmsSender>,
     pub(super) name: Option<String>,
     pub(super) sms: Vec<PhoneNumber>,
-    pub(super) slack: Vec<WebhookUrl>,
+    pub(super) slack: Vec<Webhook>,
 }
 
 /// Everything that must be known.
@@ -31,7 +31,7 @@ pub(super) struct Complete {
     pub(super) sender: SmsSender,
     pub(super) name: String,
     pub(super) sms: Vec<PhoneNumber>,
-    pub(super) slack: Vec<WebhookUrl>,
+    pub(super) slack: Vec<Webhook>,
 }
 
 impl Answers {
@@ -58,7 +58,7 @@ impl Answers {
             check("sms", add(&mut answers.sms, PhoneNumber::parse(text)));
         }
         for text in &args.slack {
-            check("slack", add(&mut answers.slack, parse_webhook(text)));
+            check("slack", add(&mut answers.slack, Webhook::parse(text)));
         }
         if faults.is_empty() { Ok(answers) } else { Err(faults) }
     }
@@ -118,7 +118,7 @@ impl Answers {
             let question =
                 "Slack webhook to pass texts on to; only a reference is written (empty: no more): ";
             loop {
-                match person.answer(question, optional(parse_webhook))? {
+                match person.answer(question, optional(Webhook::parse))? {
                     Some(Some(webhook)) => self.slack.push(webhook),
                     Some(None) => break,
                     None => return Ok(()),

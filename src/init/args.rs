@@ -29,7 +29,8 @@ pub struct InitArgs {
     /// Phone to pass texts on to; may be repeated
     #[arg(long, value_name = "PHONE")]
     pub sms: Vec<String>,
-    /// Slack incoming webhook to pass texts on to; may be repeated. Only a reference to it is written
+    /// Slack incoming webhook to pass texts on to; may be repeated. Only a reference to it is written; `${NAME}` is taken as
+    /// one
     #[arg(long, value_name = "URL")]
     pub slack: Vec<String>,
     /// Never ask, even on a terminal

@@ -2,6 +2,7 @@
 //!
 //! * `args` — the flags
 //! * `answers` — what the flags and a person at the terminal say, checked as the files' readers would
+//! * `webhook` — a Slack webhook, or where it is kept
 //! * `starter` — the files, and what to do next
 //! * `command` — the whole of it, and its exit code
 
@@ -9,6 +10,7 @@ mod answers;
 mod args;
 mod command;
 mod starter;
+mod webhook;
 
 pub use args::InitArgs;
 pub use command::run;

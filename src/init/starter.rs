@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::answers::Complete;
+use super::webhook::Webhook;
 use crate::channel::sms::SmsSender;
 use crate::document::quoted;
 
@@ -71,7 +72,8 @@ impl Complete {
     /// The text of `subscribers.toml`: everything goes to everybody until somebody says otherwise.
     pub(super) fn subscribers(&self) -> String {
         let sms: Vec<String> = self.sms.iter().map(|phone| quoted(phone.as_str())).collect();
-        let slack: Vec<String> = self.slack_variables().map(|name| format!("\"${{{name}}}\"")).collect();
+        let slack: Vec<String> =
+            self.slack_references().iter().map(|name| format!("\"${{{name}}}\"")).collect();
         let mut recipients = String::new();
         for (channel, list) in [("sms", sms), ("slack", slack)] {
             if !list.is_empty() {
@@ -102,8 +104,14 @@ impl Complete {
         if self.public_url.has_user() {
             variables.push(named(PUBLIC_URL, "the public address, with its user and password"));
         }
-        for (name, webhook) in self.slack_variables().zip(&self.slack) {
-            variables.push(Variable { name, meaning: format!("Slack webhook at {}", webhook.masked()) });
+        for (name, webhook) in self.slack_references().into_iter().zip(&self.slack) {
+            match webhook {
+                Webhook::Url(url) => {
+                    variables.push(Variable { name, meaning: format!("Slack webhook at {}", url.masked()) });
+                }
+                Webhook::Reference(_) if name.starts_with("file:") => {}
+                Webhook::Reference(_) => variables.push(named(&name, "Slack webhook")),
+            }
         }
         variables
     }
@@ -127,11 +135,19 @@ impl Complete {
         text
     }
 
-    fn slack_variables(&self) -> impl Iterator<Item = String> {
-        (1..=self.slack.len()).map(|number| match number {
-            1 => SLACK_WEBHOOK.to_owned(),
-            _ => format!("{SLACK_WEBHOOK}_{number}"),
-        })
+    /// What the files refer to each webhook by: as it was given, or by the next name that is free.
+    fn slack_references(&self) -> Vec<String> {
+        let is_given = |name: &String| {
+            self.slack.iter().any(|webhook| matches!(webhook, Webhook::Reference(given) if given == name))
+        };
+        let numbered = (2..).map(|number| format!("{SLACK_WEBHOOK}_{number}"));
+        let mut free =
+            std::iter::once(SLACK_WEBHOOK.to_owned()).chain(numbered).filter(|name| !is_given(name));
+        let name = |webhook: &Webhook| match webhook {
+            Webhook::Reference(given) => Some(given.clone()),
+            Webhook::Url(_) => free.next(),
+        };
+        self.slack.iter().filter_map(name).collect()
     }
 }
 
