@@ -104,6 +104,8 @@ impl ChannelLane {
         self.shared.note_buried(&claimed.buried);
         self.shared.note_recreated(claimed.recreated);
         let (wanted, got) = (slots.len(), claimed.items.len());
+        let has_more = claimed.wait == Some(Duration::ZERO) || claimed.rate_limited;
+        self.shared.appetite.claimed(&self.parts.id, got, has_more);
         let gave_back = self.start(claimed.items, slots, claimed.now, asked).await;
         let shutdown = &self.shared.shutdown;
         if gave_back {

@@ -33,6 +33,11 @@ pub(super) struct Fanout {
     lane: Lane,
 }
 
+/// The channels of the deliveries they make, one for each.
+fn channels(expansions: &[Expansion]) -> impl Iterator<Item = &ChannelId> {
+    expansions.iter().flat_map(|expansion| &expansion.deliveries).map(|delivery| &delivery.channel)
+}
+
 /// What routing one message came to.
 enum Routed {
     To(Expansion, Match),
@@ -72,7 +77,9 @@ impl Fanout {
                     self.shared.note_recreated(claimed.recreated);
                     let idle = claimed.items.len() < MAX_BATCH && claimed.wait != Some(Duration::ZERO);
                     self.route(claimed.items, claimed.now, asked).await;
-                    if idle {
+                    if !idle {
+                        shutdown.run_until_cancelled(self.shared.appetite.wait()).await;
+                    } else {
                         let longest = claimed.wait.map_or(LONGEST_WAIT, |wait| wait.min(LONGEST_WAIT));
                         let waited = self.shared.queue.wait(&self.lane, &claimed.mark, longest);
                         if let Some(Err(error)) = shutdown.run_until_cancelled(waited).await {
@@ -117,7 +124,9 @@ impl Fanout {
                 Routed::Failed(settle) => self.fail(settle).await,
             }
         }
+        let made: Vec<ChannelId> = channels(&expansions).cloned().collect();
         let Some(settled) = self.expand(expansions).await else { return };
+        self.shared.appetite.routed(made.iter());
         for ((delivery, subscriber, found), settled) in matches.into_iter().zip(settled) {
             if settled == Settled::Expanded {
                 self.shared.metrics.routed(found);

@@ -6,6 +6,7 @@
 
 pub mod settings;
 
+mod appetite;
 mod attempt;
 mod deliver;
 mod fanout;

@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::appetite::Appetite;
 use super::deliver::ChannelLane;
 use super::fanout::Fanout;
 use super::held::Held;
@@ -52,6 +53,7 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<WorkerMetrics>,
     pub(super) held: Arc<Held>,
     pub(super) suspects: Suspects,
+    pub(super) appetite: Appetite,
     pub(super) retry: RetryPolicy,
     /// No new work.
     pub(super) shutdown: CancellationToken,
@@ -106,6 +108,7 @@ impl Worker {
             metrics: Arc::clone(&metrics),
             held: Arc::clone(&held),
             suspects: Suspects::new(),
+            appetite: Appetite::of(channels.iter().map(|(channel, _)| channel.id())),
             retry,
             shutdown: shutdown.clone(),
             abandon: abandon.clone(),

@@ -1,7 +1,5 @@
 //! What Twilio signs, and whether a signature is one of those it may have made.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
@@ -25,12 +23,15 @@ pub fn sign(token: &SecretString, url: &str, form: &[(String, String)]) -> Strin
 /// What a form adds to the signed text: each distinct name, ascending by its bytes, with each of its
 /// distinct values, ascending likewise; nothing between them, and an empty value leaves its name.
 pub(super) fn appended<'f>(fields: impl Iterator<Item = (&'f [u8], &'f [u8])>) -> Vec<u8> {
-    let mut sorted: BTreeMap<&[u8], BTreeSet<&[u8]>> = BTreeMap::new();
-    for (name, value) in fields {
-        sorted.entry(name).or_default().insert(value);
+    let mut pairs: Vec<_> = fields.collect();
+    pairs.sort_unstable();
+    pairs.dedup();
+    let mut text = Vec::with_capacity(pairs.iter().map(|(name, value)| name.len() + value.len()).sum());
+    for (name, value) in pairs {
+        text.extend_from_slice(name);
+        text.extend_from_slice(value);
     }
-    let pairs = sorted.iter().flat_map(|(name, values)| values.iter().map(move |value| [*name, *value]));
-    pairs.flatten().flatten().copied().collect()
+    text
 }
 
 /// Whether one of `tokens` signed one of `urls` followed by `appended`.
