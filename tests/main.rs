@@ -13,6 +13,7 @@ mod init;
 mod layers;
 mod metrics_table;
 mod moving;
+mod pressure;
 mod queue_contract;
 mod recognition;
 mod redis_queue;

@@ -115,6 +115,7 @@ fn new_message(number: usize) -> NewMessage {
         id: MessageId::twilio(&format!("SM{number:032x}")).expect("an id"),
         payload: message(FROM).to_payload(),
         deadline: Duration::from_secs(600),
+        age: Duration::ZERO,
     }
 }
 
