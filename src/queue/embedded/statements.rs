@@ -119,10 +119,10 @@ pub(super) const RECOVER: &str = "UPDATE work SET place = 'ready', owner = NULL,
 
 #[cfg(test)]
 mod tests {
-    use rusqlite::Connection;
+    use rusqlite::{Connection, StatementStatus};
 
     use super::*;
-    use crate::queue::embedded::schema;
+    use crate::queue::embedded::{file, schema};
 
     /// All but the books, which are read as a whole.
     const EVERY: [&str; 45] = [
@@ -197,6 +197,7 @@ mod tests {
     #[test]
     fn every_statement_finds_its_rows_by_an_index_and_sorts_nothing() {
         let connection = Connection::open_in_memory().unwrap();
+        file::set_up(&connection).unwrap();
         schema::make(&connection).unwrap();
         for sql in EVERY {
             for step in plan(&connection, sql) {
@@ -210,8 +211,28 @@ mod tests {
     }
 
     #[test]
+    fn no_statement_is_prepared_anew_for_another_value() {
+        let connection = Connection::open_in_memory().unwrap();
+        file::set_up(&connection).unwrap();
+        schema::make(&connection).unwrap();
+        for sql in EVERY {
+            let mut statement = connection.prepare(sql).unwrap();
+            for value in 1..4 {
+                for parameter in 1..=statement.parameter_count() {
+                    statement.raw_bind_parameter(parameter, value).unwrap();
+                }
+                // What comes of it does not matter, and a constraint may object.
+                let mut rows = statement.raw_query();
+                while rows.next().is_ok_and(|row| row.is_some()) {}
+            }
+            assert_eq!(statement.get_status(StatementStatus::RePrepare), 0, "{sql}");
+        }
+    }
+
+    #[test]
     fn claim_sweep_expiry_and_park_use_the_index_made_for_them() {
         let connection = Connection::open_in_memory().unwrap();
+        file::set_up(&connection).unwrap();
         schema::make(&connection).unwrap();
         for (sql, index) in [
             (READY, "work_ready"),
