@@ -105,9 +105,8 @@ async fn refuse_much(installation: &Installation, program: &Program, number: u32
     for head in [
         format!("POST /twilio/sms HTTP/1.1\r\nHost: x\r\n{form}\r\nX-Twilio-Signature: {AUTH_TOKEN}\r\n"),
         format!("POST /twilio/sms HTTP/1.1\r\nHost: x\r\n{form}\r\n"),
-        format!(
-            "POST /twilio/sms HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nX-Twilio-Signature: x\r\n"
-        ),
+        "POST /twilio/sms HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nX-Twilio-Signature: x\r\n"
+            .to_owned(),
         format!("POST /nowhere/{} HTTP/1.1\r\nHost: x\r\n", &body["MessageSid=".len()..]),
         format!("DELETE /?{body} HTTP/1.1\r\nHost: x\r\n"),
         format!("NONSENSE {body}\r\n"),
