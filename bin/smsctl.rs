@@ -20,8 +20,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use answer::{Failure, complain, show, show_json};
 use flags::{
-    Command, DeadCommand, Flags, KeygenFlags, ListFlags, MessageFlags, PurgeFlags, RequeueFlags, RouteFlags,
-    SendFlags, ShowFlags, StatsFlags, StatusFlags,
+    Command, DeadCommand, DoctorFlags, Flags, KeygenFlags, ListFlags, MessageFlags, PurgeFlags, RequeueFlags,
+    RouteFlags, SendFlags, ShowFlags, StatsFlags, StatusFlags,
 };
 
 #[path = "smsctl/answer.rs"]
@@ -60,6 +60,7 @@ async fn run(flags: Flags) -> Result<(), Failure> {
         }
         Command::Dead(DeadCommand::Purge(flags)) => purge(&file()?, flags).await,
         Command::Status(flags) => status(&file()?, &flags).await,
+        Command::Doctor(flags) => doctor(&file()?, &flags).await,
         Command::Keygen(flags) => keygen(&flags),
     }
 }
@@ -276,6 +277,17 @@ fn all_found(unknown: &[String]) -> Result<(), Failure> {
 fn not_found(names: &[String]) -> Vec<String> {
     let line = |name: &String| format!("no dead letter {} (see smsctl dead list)", name.escape_debug());
     names.iter().map(line).collect()
+}
+
+async fn doctor(file: &Path, flags: &DoctorFlags) -> Result<(), Failure> {
+    let store = open(&load(file)?)?;
+    let examination = admin::examine(&*store.admin, flags.repair).await?;
+    if flags.json {
+        show_json(&json::examined(&examination))
+    } else {
+        show(&text::examined(&examination, flags.repair, style()))
+    }?;
+    if examination.is_sound() { Ok(()) } else { Err(Failure::failed("the store does not hold what it must")) }
 }
 
 /// Prints one line and nothing else, so that it can be the content of a file.

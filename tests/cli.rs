@@ -43,6 +43,30 @@ on_every_store! {
     purged_letters_are_gone_and_counted_as_before
     requeues_at_once_send_each_letter_back_once
     check_reaches_the_queue
+    the_doctor_finds_what_was_done_to_the_store_and_puts_it_right
+}
+
+async fn the_doctor_finds_what_was_done_to_the_store_and_puts_it_right(bench: Bench) {
+    let before = stats(&bench);
+    assert_eq!(bench.smsctl(&["doctor"]).fine().out, "ok  the store holds what it must\n");
+    bench.miscount(WAITING);
+
+    let page = bench.smsctl(&["doctor"]).failed(1, "the store does not hold what it must").out;
+    assert!(page.starts_with("found  ") && page.contains(WAITING), "{page}");
+    assert!(page.ends_with("`smsctl doctor --repair` puts right what can be.\n"), "{page}");
+    let found = bench.smsctl(&["doctor", "--json"]).failed(1, "the store").json();
+    assert_fields(&found, &["sound", "findings", "done", "left"]);
+    assert_eq!((&found["sound"], &found["done"], &found["left"]), (&json!(false), &json!([]), &json!([])));
+
+    let repaired = bench.smsctl(&["doctor", "--repair", "--json"]).fine().json();
+    assert_eq!((&repaired["sound"], &repaired["left"]), (&json!(true), &json!([])));
+    assert_eq!(repaired["findings"], found["findings"]);
+    assert!(repaired["done"].as_array().is_some_and(|done| !done.is_empty()), "{repaired}");
+    let again = bench.smsctl(&["doctor", "--repair"]).fine().out;
+    assert_eq!(again, "ok  the store holds what it must\n");
+    let mut after = stats(&bench);
+    after["oldest_ready_age_s"] = before["oldest_ready_age_s"].clone();
+    assert_eq!(after, before);
 }
 
 fn dead(id: &str, index: u16) -> String {

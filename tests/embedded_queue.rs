@@ -807,14 +807,15 @@ async fn a_message_with_an_unreadable_id_is_buried_with_its_bytes_and_its_neighb
 }
 
 #[tokio::test]
-async fn work_whose_message_was_deleted_does_not_block_its_lane() {
+async fn what_is_left_of_a_message_that_was_deleted_is_a_letter_and_does_not_block_its_lane() {
     let bench = Bench::new();
     bench.accept(&[id(1), id(2)]).await;
     bench.back_door().execute_batch("DELETE FROM message WHERE id = 'test:1'").unwrap();
     let claimed = bench.claim(&Owner::new("worker"), &Lane::inbound(), 10).await;
-    assert_eq!(claimed.items.len(), 1);
-    assert_eq!(rows(&bench, "work"), 1);
-    assert_eq!(bench.queue.stats().await.unwrap().conservation_error, 1, "which shows that somebody did it");
+    assert_eq!((claimed.items.len(), claimed.buried.len()), (1, 1));
+    let letter = bench.queue.dead_letter(&claimed.buried[0].delivery).await.unwrap().unwrap();
+    assert_eq!((letter.letter.cause, letter.payload), (DeadCause::Poison, None));
+    bench.assert_sound().await;
 }
 
 #[tokio::test]

@@ -236,6 +236,8 @@ async fn a_body_over_the_limit_is_413_and_the_client_reads_it() {
     let asked = site.ask(format!("{head}Content-Length: 4097\r\nExpect: 100-continue\r\n\r\n")).await;
     for answer in [announced, chunked, promised, asked] {
         assert_eq!((answer.status, answer.body.as_str()), (413, "the body is too large"));
+        // Else a client would send its next request where nobody reads any more.
+        assert_eq!(answer.header("connection"), Some("close"));
     }
     assert_eq!(site.counted("too_large"), 4);
 

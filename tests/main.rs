@@ -11,6 +11,7 @@ mod health;
 mod ingress;
 mod init;
 mod layers;
+mod leaks;
 mod metrics_table;
 mod moving;
 mod pressure;

@@ -26,6 +26,7 @@ mod clauses {
     pub(super) mod letters;
     pub(super) mod operator;
     pub(super) mod rates;
+    pub(super) mod repair;
     pub(super) mod seals;
     pub(super) mod time;
 }
@@ -152,6 +153,11 @@ macro_rules! contract_for {
                     q18_a_purged_letter_is_forgotten_and_its_message_is_not
                     q18_a_requeued_letter_waits_for_its_paused_destination
                     q19_nothing_of_a_delivered_message_is_kept_but_what_became_of_it
+                }
+                repair {
+                    q23_what_was_broken_by_hand_is_found_and_put_right_and_all_is_delivered
+                    q23_a_sound_store_is_left_as_it_is
+                    q23_work_in_hand_stays_its_owners_through_a_repair
                 }
                 operator {
                     q20_at_every_moment_the_books_agree_with_what_is_found

@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Requeue(RequeueFlags),
     /// Show where the deliveries of one message stand
     Status(StatusFlags),
+    /// Look whether the store holds what it must, beside the running service; exit code 1 if not
+    Doctor(DoctorFlags),
     /// Make a key for queue.encryption_keys; needs no configuration
     Keygen(KeygenFlags),
 }
@@ -115,6 +117,17 @@ pub(crate) struct StatsFlags {
     /// Look again every second, until Ctrl-C
     #[arg(long)]
     pub(crate) watch: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct DoctorFlags {
+    /// Put right what can be: work that lost its place goes back to its lane, what can never be delivered
+    /// becomes a dead letter, counts are taken anew
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args)]

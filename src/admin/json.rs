@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::digest::{MessageState, Totals};
+use super::doctor::Examination;
 use super::letters::{Purged, Returned};
 use super::preview::RoutePreview;
 use crate::clock::Timestamp;
@@ -128,6 +129,12 @@ pub fn returned(returned: &Returned) -> String {
 /// `purge --json`.
 pub fn purged(purged: &Purged) -> String {
     line(&json!({ "purged": purged.purged }))
+}
+
+/// `doctor --json`.
+pub fn examined(examination: &Examination) -> String {
+    let Examination { findings, done, left } = examination;
+    line(&json!({ "sound": examination.is_sound(), "findings": findings, "done": done, "left": left }))
 }
 
 /// What was recognised in a text: `inspect --json`, and a part of `route --json`. Nothing found is null.

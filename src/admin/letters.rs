@@ -316,6 +316,10 @@ mod tests {
         async fn audit(&self) -> Result<Vec<String>, QueueError> {
             Ok(Vec::new())
         }
+
+        async fn repair(&self) -> Result<Vec<String>, QueueError> {
+            Ok(Vec::new())
+        }
     }
 
     fn named(names: &[&str]) -> Selection {

@@ -3,6 +3,7 @@
 //! * `letters` — finding, requeueing and forgetting dead letters, one by one or all that pass a filter
 //! * `preview` — who would get a text, and how it would read
 //! * `webhook` — a test message, signed and posted as Twilio does it
+//! * `doctor` — whether the store holds what it must, and putting it right
 //! * `digest` — what is worked out from the store's answers
 //! * `filters` — the words of the command line
 //! * [`json`] and [`text`] — the same answers for programs and for people
@@ -12,6 +13,7 @@
 //! [`json::letter`] when they are told to reveal, and the previews, which repeat the operator's own text.
 
 mod digest;
+mod doctor;
 mod filters;
 pub mod json;
 mod letters;
@@ -23,6 +25,7 @@ pub mod text;
 mod webhook;
 
 pub use digest::{DeliveryTotals, MessageState, Totals};
+pub use doctor::{Examination, examine};
 pub use filters::{parse_cause, parse_channel, parse_deadline, parse_since};
 pub use letters::{Interrupted, Purged, Returned, Selection, purge, requeue, would_purge, would_requeue};
 pub use preview::{PreviewedDelivery, RoutePreview, preview};

@@ -1,6 +1,7 @@
 //! The answers for people: aligned, with readable numbers and times, coloured on a terminal.
 
 use super::digest::{MessageState, Totals};
+use super::doctor::Examination;
 use super::letters::{Purged, Returned};
 use super::preview::RoutePreview;
 use super::readable::{count, counted, harmless, seconds, span};
@@ -335,6 +336,26 @@ pub fn checked(parts: &[(&str, String)], style: Style) -> String {
     let width = parts.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     let ok = style.paint(Paint::Good, "ok");
     parts.iter().map(|(name, found)| format!("{ok}  {name:width$}  {found}\n")).collect()
+}
+
+/// `doctor`: a line for each finding and for each thing done; with `repair` also what is left.
+pub fn examined(examination: &Examination, repair: bool, style: Style) -> String {
+    let Examination { findings, done, left } = examination;
+    let lines = |paint: Paint, word: &str, what: &[String]| -> String {
+        let word = style.paint(paint, word);
+        what.iter().map(|line| format!("{word}  {line}\n")).collect()
+    };
+    let mut page = lines(Paint::Warning, "found", findings);
+    page.push_str(&lines(Paint::Good, "done ", done));
+    page.push_str(&lines(Paint::Bad, "left ", left));
+    if findings.is_empty() {
+        page.push_str(&format!("{}  the store holds what it must\n", style.paint(Paint::Good, "ok")));
+    } else if !repair {
+        page.push_str("Nothing was changed; `smsctl doctor --repair` puts right what can be.\n");
+    } else if left.is_empty() {
+        page.push_str(&format!("{}  the store holds what it must again\n", style.paint(Paint::Good, "ok")));
+    }
+    page
 }
 
 /// `send`: the id of the message that the ingress took.

@@ -139,14 +139,16 @@ impl Ingress {
     /// The whole body, or the refusal of one that is too large, too slow or broken.
     async fn read(&self, body: Body) -> Result<Bytes, Response> {
         let most = self.settings.max_body;
-        let too_large =
-            || self.refuse(StatusCode::PAYLOAD_TOO_LARGE, WebhookResult::TooLarge, "the body is too large");
+        let too_large = || {
+            let status = StatusCode::PAYLOAD_TOO_LARGE;
+            unread(self.refuse(status, WebhookResult::TooLarge, "the body is too large"))
+        };
         // What announces too much need not be read to be refused.
         if body.size_hint().lower() > most as u64 {
             return Err(too_large());
         }
         let collected = Limited::new(body, most).collect();
-        let malformed = |status, why| self.refuse(status, WebhookResult::Malformed, why);
+        let malformed = |status, why| unread(self.refuse(status, WebhookResult::Malformed, why));
         match tokio::time::timeout(self.settings.patience.body, collected).await {
             Ok(Ok(collected)) => Ok(collected.to_bytes()),
             Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
@@ -164,7 +166,7 @@ impl Ingress {
         // Twilio takes a 429 for a plain failure; a 503 it repeats if asked to.
         let status = StatusCode::SERVICE_UNAVAILABLE;
         let refused = self.refuse(status, WebhookResult::Throttled, "too many requests");
-        Some(retry_after(refused, wait))
+        Some(unread(retry_after(refused, wait)))
     }
 
     fn unavailable(&self, why: &'static str) -> Response {
@@ -192,6 +194,13 @@ impl Ingress {
 /// the sender as a reply.
 fn taken() -> Response {
     ([(header::CONTENT_TYPE, HeaderValue::from_static("text/xml"))], "<Response/>").into_response()
+}
+
+/// Says that the connection ends with this answer, as it does when a body was not read to its end: a client
+/// or proxy that kept it would send its next request into the void.
+fn unread(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// Adds `Retry-After`: whole seconds, at least one.

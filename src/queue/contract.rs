@@ -53,6 +53,9 @@
 //!   still there is handed out again.
 //! * **Q22 safe to repeat** — every call may be repeated after an error without harm: a lost answer is
 //!   not a lost or doubled effect.
+//! * **Q23 repair** — `repair` puts right whatever `audit` finds: work that lost its place goes back to its
+//!   lane, what can never be delivered is a dead letter, and counts are taken anew; on a sound store it
+//!   does nothing, and work in hand stays its owner's.
 
 use std::fmt;
 use std::time::Duration;
@@ -677,6 +680,13 @@ pub trait QueueAdmin: Send + Sync {
     /// Looks for what must not be: work in no place or in two, counts that do not add up, records
     /// without owner or expiry. Reads everything; one line per finding, none is good.
     async fn audit(&self) -> Result<Vec<String>, QueueError>;
+
+    /// Puts right what [`QueueAdmin::audit`] finds, as far as it can be: work without a place goes back to
+    /// its lane, what belongs to no work is removed, or buried if it is all that is left of a message,
+    /// and counts are taken anew. What nobody can put right, and what is not ours, is left for the next
+    /// audit to tell. May run while the store is at work, and again after an error. One line per thing
+    /// done.
+    async fn repair(&self) -> Result<Vec<String>, QueueError>;
 }
 
 #[cfg(test)]

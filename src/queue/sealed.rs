@@ -298,4 +298,8 @@ impl<Q: QueueAdmin + ?Sized> QueueAdmin for Sealed<Q> {
     async fn audit(&self) -> Result<Vec<String>, QueueError> {
         self.inner.audit().await
     }
+
+    async fn repair(&self) -> Result<Vec<String>, QueueError> {
+        self.inner.repair().await
+    }
 }

@@ -155,6 +155,16 @@ impl Bench {
         self.folder.path().join("queue.db")
     }
 
+    /// Has a message count its pending deliveries wrongly, behind the back of whoever has the store open.
+    pub(crate) fn miscount(&self, sid: &str) {
+        if let Some(server) = &self.redis {
+            assert_eq!(server.command(&format!("HSET sq1:{{0}}:m:{sid} left 7")), ":0");
+        } else {
+            let file = rusqlite::Connection::open(self.store()).unwrap();
+            assert_eq!(file.execute("UPDATE message SET pending = 7 WHERE id = ?1", [sid]).unwrap(), 1);
+        }
+    }
+
     pub(crate) fn config(&self) -> PathBuf {
         self.folder.path().join("relay.toml")
     }

@@ -64,6 +64,12 @@ impl<S: Store> Bench<S> {
         self.store.reopen(&self.settings, &self.clock).await;
     }
 
+    /// Forgets the store and what was noted of it.
+    pub(crate) async fn start_anew(&mut self) {
+        self.store.clear(&self.settings, &self.clock).await;
+        (self.made, self.accepted) = (0, 0);
+    }
+
     pub(crate) async fn reopen(&mut self) {
         self.store.reopen(&self.settings, &self.clock).await;
     }

@@ -6,6 +6,19 @@ use std::time::Duration;
 use sms_broadcaster::clock::Clock;
 use sms_broadcaster::queue::contract::{Queue, QueueAdmin, QueueSettings};
 
+/// Something that somebody does to a store by hand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Breakage {
+    /// In words.
+    pub(crate) what: &'static str,
+    /// For [`Store::break_by`].
+    pub(crate) how: &'static str,
+    /// Messages, by number, that are not delivered under their names after that.
+    pub(crate) lost: &'static [usize],
+    /// Whether what became of those is told by dead letters.
+    pub(crate) is_told: bool,
+}
+
 /// A store of a test's own with a service that has it open, and the back doors that tests need.
 pub(crate) trait Store: Sized {
     /// Its queue.
@@ -42,6 +55,12 @@ pub(crate) trait Store: Sized {
 
     /// Removes a structure, as a person at a prompt could.
     fn damage(&self);
+
+    /// What can be broken of a store that holds a message in every state, each in a way of its own.
+    fn breakages(&self) -> &'static [Breakage];
+
+    /// Breaks something by a script or a statement of the store's own.
+    fn break_by(&self, how: &str);
 
     /// Whether any record, field or column holds `text`.
     fn keeps(&self, text: &str) -> bool;

@@ -11,7 +11,7 @@ use sms_broadcaster::queue::sealed::Sealed;
 use sms_broadcaster::seal::{Binding, KeyId, Keyring, Nonce, Part, SealingKey, is_sealed};
 
 use super::bench::id;
-use super::harness::Store;
+use super::harness::{Breakage, Store};
 
 /// The back-end `S`, with keys.
 pub(crate) struct UnderSeal<S: Store> {
@@ -111,6 +111,14 @@ impl<S: Store> Store for UnderSeal<S> {
 
     fn damage(&self) {
         self.store.damage();
+    }
+
+    fn breakages(&self) -> &'static [Breakage] {
+        self.store.breakages()
+    }
+
+    fn break_by(&self, how: &str) {
+        self.store.break_by(how);
     }
 
     /// Whether `text` is there, sealed. Readable it must never be.

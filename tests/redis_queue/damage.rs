@@ -266,9 +266,10 @@ async fn a_record_of_another_type_takes_nobody_with_it_and_keeps_no_message_out(
     }
     assert_eq!(bench.redis("GET ~aside:m:test:1"), "$7\r\nrubbish");
     assert_eq!(bench.drain(&owner).await, 3);
-    // The message whose record was overwritten stays on the books.
-    let found = bench.queue.audit().await.unwrap();
-    assert_eq!(found, ["the books say 3 pending deliveries, there are 2"]);
+    // That a record was overwritten is told by a letter.
+    let letters = bench.queue.dead_letters(&DeadFilter::default(), 10).await.unwrap();
+    assert_eq!(letters.iter().map(|letter| letter.cause).collect::<Vec<_>>(), [DeadCause::Poison]);
+    bench.assert_sound().await;
 }
 
 #[tokio::test]
@@ -368,7 +369,7 @@ async fn an_entry_with_the_last_id_there_is_does_not_end_its_lane() {
 }
 
 #[tokio::test]
-async fn work_whose_record_somebody_deleted_is_dropped() {
+async fn what_is_left_of_work_whose_record_somebody_deleted_are_letters() {
     let bench = Bench::new();
     let owner = Owner::new("worker");
     bench.accept_and_route(&owner, &id(1), &["a", "b", "c"]).await;
@@ -383,9 +384,11 @@ async fn work_whose_record_somebody_deleted_is_dropped() {
     bench.clock.advance(LEASE);
     assert!(bench.sweep(&owner, &sms()).await.items.is_empty());
     assert_eq!(bench.redis("XLEN ~rdy:sms"), ":0");
-    assert_eq!(bench.redis("HGET ~stat orphans"), "$1\r\n3");
-    // What is missing stays on the books.
-    assert_eq!(bench.queue.stats().await.unwrap().conservation_error, 3);
+    let letters = bench.queue.dead_letters(&DeadFilter::default(), 10).await.unwrap();
+    assert_eq!(letters.iter().map(|letter| letter.cause).collect::<Vec<_>>(), [DeadCause::Poison; 3]);
+    let done = bench.queue.repair().await.unwrap();
+    assert_eq!(done, ["message test:1 had a deadline and no record"]);
+    bench.assert_sound().await;
 }
 
 #[tokio::test]

@@ -72,13 +72,13 @@ pub(super) fn claim(step: &mut Step<'_>, asked: &Asked) -> rusqlite::Result<Clai
         }
         looked += candidates.len();
         for candidate in candidates {
-            let Some(piece) = step.mend(candidate)? else { continue };
+            step.mend(&candidate)?;
             let has_suspect = items.iter().any(is_suspect);
-            match weigh(step, asked, &mut gates, &piece, has_suspect)? {
-                Verdict::HandOut => items.extend(hand_out(step, &asked.owner, piece)?),
-                Verdict::Bury(cause) => buried.push(step.bury(piece, cause)?),
-                Verdict::Park => park(step, piece)?,
-                Verdict::PutOff => put_off(step, piece)?,
+            match weigh(step, asked, &mut gates, &candidate, has_suspect)? {
+                Verdict::HandOut => items.extend(hand_out(step, &asked.owner, candidate)?),
+                Verdict::Bury(cause) => buried.push(step.bury(candidate, cause)?),
+                Verdict::Park => park(step, candidate)?,
+                Verdict::PutOff => put_off(step, candidate)?,
             }
         }
     }
@@ -199,7 +199,7 @@ fn weigh(
 
 /// Why a piece must not be handed out at all, if so.
 fn unfit(piece: &Piece, now: Timestamp) -> Option<DeadCause> {
-    if piece.fate == Fate::Unreadable || piece.handed_out >= MAX_HAND_OUTS {
+    if piece.fate != Fate::Whole || piece.handed_out >= MAX_HAND_OUTS {
         Some(DeadCause::Poison)
     } else if piece.deadline <= now {
         Some(DeadCause::Expired)
@@ -266,8 +266,8 @@ pub(super) fn sweep(step: &mut Step<'_>, owner: &str, lane: &str, max: usize) ->
     let lapsed = step.pieces(statements::LAPSED, params![lane, now.as_millis(), at_most(max)])?;
     let more = max > 0 && lapsed.len() == max;
     let (mut items, mut buried): (Vec<Work>, Vec<Buried>) = (Vec::new(), Vec::new());
-    for candidate in lapsed {
-        let Some(mut piece) = step.mend(candidate)? else { continue };
+    for mut piece in lapsed {
+        step.mend(&piece)?;
         piece.maybe_sent |= piece.is_delivery();
         if let Some(cause) = unfit(&piece, now) {
             buried.push(step.bury(piece, cause)?);

@@ -23,9 +23,8 @@ pub(super) fn housekeep(step: &mut Step<'_>) -> rusqlite::Result<Housekept> {
     let overdue = step.pieces(statements::OVERDUE, params![now, at_most(BOUND)])?;
     kept.more |= overdue.len() == BOUND;
     for piece in overdue {
-        if let Some(piece) = step.mend(piece)? {
-            kept.expired.push(step.bury(piece, DeadCause::Expired)?);
-        }
+        step.mend(&piece)?;
+        kept.expired.push(step.bury(piece, DeadCause::Expired)?);
     }
 
     kept.more |= step.drop_old_letters(BOUND)?;

@@ -8,12 +8,10 @@ use crate::clock::Timestamp;
 
 /// The tables from the rows that are left. Each statement does nothing where nothing is missing.
 ///
-/// * Work of which no message is left is nobody's.
 /// * A message of which no work is left is routed again: its text is there, and better a recipient
 ///   hears twice than never.
 /// * Parked work whose gate is gone is woken now.
-const FROM_WHAT_IS_LEFT: [&str; 6] = [
-    "DELETE FROM work WHERE ?1 IS NOT NULL AND NOT EXISTS (SELECT 1 FROM message m WHERE m.seq = work.message)",
+const FROM_WHAT_IS_LEFT: [&str; 5] = [
     "INSERT INTO work (message, idx, lane, place, deadline, turn, ready_at) \
      SELECT m.seq, 0, 'in', 'ready', ?1 + 300000, m.seq, ?1 FROM message m \
      WHERE m.pending > 0 AND NOT EXISTS (SELECT 1 FROM work w WHERE w.message = m.seq)",
@@ -46,9 +44,36 @@ fn present(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     connection.prepare("SELECT name FROM sqlite_schema")?.query_map([], |row| row.get(0))?.collect()
 }
 
+/// Notices that somebody changed the tables.
+#[derive(Default)]
+pub(super) struct Watch {
+    /// SQLite's count of changes to the tables, when it was last looked whether all are there.
+    seen: Option<i64>,
+}
+
+impl Watch {
+    /// Looks, within the open transaction, whether anybody changed the tables since the last time, and
+    /// makes anew what they took. Returns whether anything was missing.
+    pub(super) fn mend_if_changed(
+        &mut self,
+        connection: &Connection,
+        now: Timestamp,
+    ) -> rusqlite::Result<bool> {
+        let version = |connection: &Connection| -> rusqlite::Result<i64> {
+            connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))
+        };
+        if self.seen == Some(version(connection)?) {
+            return Ok(false);
+        }
+        let mended = mend(connection, now)?;
+        self.seen = Some(version(connection)?);
+        Ok(mended)
+    }
+}
+
 /// Looks whether all tables and indexes are there; if not, makes them, within the open transaction.
 /// Returns whether anything was missing.
-pub(super) fn mend(connection: &Connection, now: Timestamp) -> rusqlite::Result<bool> {
+fn mend(connection: &Connection, now: Timestamp) -> rusqlite::Result<bool> {
     let present = present(connection)?;
     let missing: Vec<&str> =
         schema::NAMES.into_iter().filter(|name| !present.iter().any(|found| found == name)).collect();

@@ -7,7 +7,8 @@
 //!
 //! In reading order: `schema` and `statements` (what is stored), `piece` (one piece of work and where
 //! it can be), `intake`, `handout`, `outcome` (its way through), `ending` and `letters` (its end),
-//! `gate` and `gcra` (who has to wait), `housekeeping`, `upkeep` and `mending` (the file), `audit`.
+//! `gate` and `gcra` (who has to wait), `housekeeping`, `upkeep` and `mending` (the file), `audit` and
+//! `repair`.
 
 mod audit;
 mod books;
@@ -26,6 +27,7 @@ mod operator;
 mod outcome;
 mod piece;
 mod reader;
+mod repair;
 mod schema;
 mod statements;
 mod store;

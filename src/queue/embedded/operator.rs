@@ -10,6 +10,7 @@ use super::books::Books;
 use super::letters;
 use super::piece::{Place, read_history, text};
 use super::reader::Snapshot;
+use super::repair;
 use super::store::EmbeddedQueue;
 use crate::clock::Timestamp;
 use crate::delivery::{DeadCause, DeliveryId, DeliveryState};
@@ -52,6 +53,14 @@ impl QueueAdmin for EmbeddedQueue {
 
     async fn audit(&self) -> Result<Vec<String>, QueueError> {
         self.reader.ask(audit::audit).await
+    }
+
+    async fn repair(&self) -> Result<Vec<String>, QueueError> {
+        let mut done = Vec::new();
+        for step in repair::STEPS {
+            done.extend(self.writer.ask(step).await?);
+        }
+        Ok(done)
     }
 }
 

@@ -93,8 +93,8 @@ pub(super) enum Fate {
     Whole,
     /// Its message id is not one.
     Unreadable,
-    /// Its message is gone: nobody's business any more.
-    Orphan,
+    /// Its message is lost.
+    Lost,
 }
 
 /// A row of `work` but for the recipient and the history, which few moves need.
@@ -139,19 +139,19 @@ fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
     Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis))
 }
 
-/// The name a message gets whose own cannot be read.
-fn stand_in(seq: i64) -> MessageId {
-    MessageId::of_source("raw", &format!("embedded-{seq}")).expect("a source and a number make an id")
-}
-
 impl Piece {
+    /// The name a message gets whose own cannot be read, or is lost.
+    pub(super) fn stand_in(seq: i64) -> MessageId {
+        MessageId::of_source("raw", &format!("embedded-{seq}")).expect("a source and a number make an id")
+    }
+
     /// Reads a row of one of the `pieces!` queries.
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let seq = row.get(0)?;
         let message = text(row, 2)?.and_then(|id| MessageId::parse(&id).ok());
         let joined: Option<i64> = row.get(19)?;
         let fate = match (&message, joined) {
-            (_, None) => Fate::Orphan,
+            (_, None) => Fate::Lost,
             (None, Some(_)) => Fate::Unreadable,
             (Some(_), Some(_)) => Fate::Whole,
         };
@@ -160,7 +160,7 @@ impl Piece {
         let until = time(row, 17)?.unwrap_or(Timestamp::from_millis(0));
         Ok(Self {
             seq,
-            id: DeliveryId { message: message.unwrap_or_else(|| stand_in(seq)), index: row.get(1)? },
+            id: DeliveryId { message: message.unwrap_or_else(|| Self::stand_in(seq)), index: row.get(1)? },
             fate,
             lane: text(row, 3)?.unwrap_or_default(),
             destination: text(row, 4)?,
@@ -261,6 +261,21 @@ impl Piece {
         self.woken = false;
     }
 
+    /// Wipes off what belongs to another place than its own; `turn` is for work in hand that has none.
+    pub(super) fn keep_to_its_place(&mut self, turn: i64, now: Timestamp) {
+        match self.place {
+            Place::Leased => self.turn = self.turn.or(Some((turn, now))),
+            Place::Ready => {}
+            _ => self.turn = None,
+        }
+        if self.place != Place::Leased {
+            self.holder = None;
+        }
+        if self.place != Place::Delayed {
+            self.due = None;
+        }
+    }
+
     fn leave(&mut self) {
         self.turn = None;
         self.due = None;
@@ -321,22 +336,29 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Deals with a row that cannot be worked with: an orphan is dropped (`None`); an unreadable
-    /// message gets a name that can be read, so that it can be buried and shown.
-    pub(super) fn mend(&self, piece: Piece) -> rusqlite::Result<Option<Piece>> {
+    /// Deals with a row that cannot be worked with, so that it can be buried and shown: a message whose
+    /// name cannot be read gets another, and so does one that is lost.
+    pub(super) fn mend(&self, piece: &Piece) -> rusqlite::Result<()> {
         match piece.fate {
-            Fate::Whole => Ok(Some(piece)),
+            Fate::Whole => {}
             Fate::Unreadable => {
                 tracing::error!(seq = piece.seq, "a stored message has an unreadable id");
                 self.run(statements::RENAME_UNREADABLE, params![piece.seq, piece.id.message.as_str()])?;
-                Ok(Some(piece))
             }
-            Fate::Orphan => {
-                tracing::error!(seq = piece.seq, index = piece.id.index, "work without its message dropped");
-                self.run(statements::DELETE_PIECE, params![piece.seq, piece.id.index])?;
-                Ok(None)
+            Fate::Lost => {
+                tracing::error!(seq = piece.seq, index = piece.id.index, "work lost its message");
+                self.adopt(piece.seq)?;
             }
         }
+        Ok(())
+    }
+
+    /// Puts something in the place of a message that is lost, so that its work is somebody's. Returns its
+    /// name.
+    pub(super) fn adopt(&self, seq: i64) -> rusqlite::Result<MessageId> {
+        let id = Piece::stand_in(seq);
+        self.run(statements::ADOPT, params![seq, id.as_str(), self.now.as_millis()])?;
+        Ok(id)
     }
 }
 
@@ -359,6 +381,9 @@ mod tests {
 
     #[test]
     fn a_stand_in_name_is_a_message_id() {
-        assert_eq!(stand_in(i64::MAX), MessageId::parse(&format!("raw:embedded-{}", i64::MAX)).unwrap());
+        assert_eq!(
+            Piece::stand_in(i64::MAX),
+            MessageId::parse(&format!("raw:embedded-{}", i64::MAX)).unwrap()
+        );
     }
 }

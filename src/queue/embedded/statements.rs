@@ -12,6 +12,7 @@ macro_rules! pieces {
         )
     };
 }
+pub(super) use pieces;
 
 /// A number of rows as SQLite takes it.
 pub(super) fn at_most(rows: usize) -> i64 {
@@ -36,6 +37,9 @@ pub(super) const LETTER_DROPPED: &str = "UPDATE message SET letters = letters - 
 pub(super) const PIECE_REVIVED: &str = "UPDATE message SET pending = pending + 1, letters = letters - 1, \
      expires_at = NULL WHERE seq = ?1 RETURNING pending";
 pub(super) const RENAME_UNREADABLE: &str = "UPDATE message SET id = ?2 WHERE seq = ?1";
+pub(super) const ADOPT: &str = "INSERT OR IGNORE INTO message (seq, id, accepted_at, pending, letters) \
+     SELECT ?1, ?2, ?3, COALESCE(SUM(place IN ('ready', 'leased', 'delayed', 'parked')), 0), \
+     COALESCE(SUM(died_at IS NOT NULL), 0) FROM work WHERE message = ?1";
 pub(super) const EXPIRED_RECORDS: &str =
     "SELECT seq FROM message WHERE expires_at IS NOT NULL AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2";
 pub(super) const DELETE_MESSAGE: &str = "DELETE FROM message WHERE seq = ?1";
@@ -80,7 +84,6 @@ pub(super) const SET_HISTORY: &str = "UPDATE work SET history = ?3 WHERE message
 pub(super) const SUCCEEDED: &str = "UPDATE work SET place = ?3, turn = NULL, ready_at = NULL, \
      due = NULL, owner = NULL, lease_no = NULL, lease_until = NULL, recipient = NULL, history = NULL \
      WHERE message = ?1 AND idx = ?2";
-pub(super) const DELETE_PIECE: &str = "DELETE FROM work WHERE message = ?1 AND idx = ?2";
 
 // Dead letters.
 pub(super) const BURY: &str = "UPDATE work SET cause = ?3, died_at = ?4 WHERE message = ?1 AND idx = ?2";
@@ -135,6 +138,7 @@ mod tests {
         LETTER_DROPPED,
         PIECE_REVIVED,
         RENAME_UNREADABLE,
+        ADOPT,
         EXPIRED_RECORDS,
         DELETE_MESSAGE,
         DELETE_WORK_OF,
@@ -156,7 +160,6 @@ mod tests {
         HISTORY,
         SET_HISTORY,
         SUCCEEDED,
-        DELETE_PIECE,
         BURY,
         MAYBE_SENT,
         LETTER,

@@ -14,6 +14,7 @@ use super::file::{self, Opened};
 use super::handout::{self, Asked};
 use super::housekeeping;
 use super::intake;
+use super::mending::Watch;
 use super::outcome;
 use super::reader::{self, Reader};
 use super::upkeep::Upkeep;
@@ -80,6 +81,7 @@ impl EmbeddedQueue {
             health: Arc::clone(&health),
             commits: Arc::clone(&commits),
             upkeep: opened.identity.map(Upkeep::begin),
+            watch: Watch::default(),
             mended: false,
         };
         let writer = writer.start().map_err(no_thread)?;

@@ -11,7 +11,6 @@ use rusqlite::Connection;
 
 use super::fault::{self, Health};
 use super::file::{self, Identity};
-use super::mending;
 use crate::clock::Timestamp;
 
 /// How often the log is folded into the database and emptied at the latest, so that the texts of
@@ -28,8 +27,6 @@ const RESERVE: usize = 4 * 1024 * 1024;
 pub(super) struct Upkeep {
     identity: Identity,
     reserve: Reserve,
-    /// SQLite's count of changes to the tables, when it was last looked whether all are there.
-    schema_version: Option<i64>,
     /// When the log was last emptied, and at which count of changed rows.
     folded: Option<(Timestamp, u64)>,
 }
@@ -38,25 +35,7 @@ impl Upkeep {
     /// Begins it for a file that was just opened.
     pub(super) fn begin(identity: Identity) -> Self {
         let reserve = Reserve::set_aside(identity.beside(".reserve"));
-        Self { identity, reserve, schema_version: None, folded: None }
-    }
-
-    /// Looks, within the open transaction, whether anybody changed the tables since the last time, and
-    /// makes anew what they took.
-    pub(super) fn mend_if_changed(
-        &mut self,
-        connection: &Connection,
-        now: Timestamp,
-    ) -> rusqlite::Result<bool> {
-        let version = |connection: &Connection| -> rusqlite::Result<i64> {
-            connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))
-        };
-        if self.schema_version == Some(version(connection)?) {
-            return Ok(false);
-        }
-        let mended = mending::mend(connection, now)?;
-        self.schema_version = Some(version(connection)?);
-        Ok(mended)
+        Self { identity, reserve, folded: None }
     }
 
     /// Between two transactions: the file's identity, its log, the reserve.

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::books::Books;
 use super::doorbell::Doorbells;
 use super::fault::{self, Health};
+use super::mending::Watch;
 use super::upkeep::{self, Upkeep};
 use crate::clock::{Clock, Timestamp};
 use crate::queue::contract::{QueueError, QueueSettings};
@@ -225,6 +226,7 @@ pub(super) struct Writer {
     pub(super) commits: Arc<AtomicU64>,
     /// Only of the service: it looks after the file.
     pub(super) upkeep: Option<Upkeep>,
+    pub(super) watch: Watch,
     /// Whether a missing part of the store was made anew and nobody was told yet.
     pub(super) mended: bool,
 }
@@ -357,9 +359,7 @@ impl Writer {
         self.fixed("BEGIN IMMEDIATE")?;
         let changes_before = self.connection.total_changes();
         let now = self.clock.now();
-        if let Some(upkeep) = &mut self.upkeep {
-            self.mended |= upkeep.mend_if_changed(&self.connection, now)?;
-        }
+        self.mended |= self.watch.mend_if_changed(&self.connection, now)?;
         let books = Books::load(&self.connection)?;
         let mut step = Step {
             connection: &self.connection,
@@ -453,6 +453,7 @@ mod tests {
             health: Arc::default(),
             commits: Arc::default(),
             upkeep: None,
+            watch: Watch::default(),
             mended: false,
         }
     }

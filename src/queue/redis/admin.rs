@@ -106,6 +106,10 @@ impl QueueAdmin for Shard {
     async fn audit(&self) -> Result<Vec<String>, QueueError> {
         audit::audit(self).await
     }
+
+    async fn repair(&self) -> Result<Vec<String>, QueueError> {
+        audit::repair(self).await
+    }
 }
 
 /// A count by the books, which somebody may have tampered with.

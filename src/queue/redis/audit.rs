@@ -1,24 +1,28 @@
-//! The audit: what must not be, looked for in everything there is.
+//! The audit: what must not be, looked for in everything there is, and put right on demand.
 //!
-//! The store goes on working meanwhile. Each record and each page is looked at in one step, so what is
+//! Both go the same way: through all records, then all places, then the books. The store goes on working
+//! meanwhile. Each record and each page is looked at in one step, so what is
 //! found wrong in it was wrong; sums over all of them are compared only if the books did not change
 //! between the beginning and the end.
 
 use std::collections::{BTreeSet, HashSet};
 
-use redis::Value;
+use redis::{Script, Value};
 
 use super::queue::Shard;
-use super::reply::{fields, list, read, text};
-use crate::delivery::DeadCause;
+use super::reply::{fields, list, millis, read, text};
+use crate::delivery::{ChannelId, DeadCause};
 use crate::queue::contract::QueueError;
 
 /// The most findings that are told; a store that is wrong in a million places needs no million lines.
 const TOLD: usize = 1_000;
 
+/// The most rounds of one repair: putting one thing right may move what a round has passed already.
+const REPAIRS: usize = 4;
+
 /// Keys asked for at once, records looked at at once, and entries.
 const KEYS: usize = 500;
-const RECORDS: usize = 32;
+const RECORDS: usize = 8;
 const ENTRIES: usize = 200;
 
 #[derive(PartialEq, Eq)]
@@ -50,10 +54,8 @@ fn kind(name: &str) -> Kind<'_> {
             _ => Kind::Unknown,
         },
         Some(("m", id)) => Kind::Record(id),
-        Some(("rdy", lane)) => Kind::Lane(lane),
-        Some(("due", lane)) => Kind::OfLane(lane),
-        Some(("park", lane)) => Kind::OfLane(lane),
-        Some(("wake", lane)) => Kind::OfLane(lane),
+        Some(("rdy", lane)) if is_lane(lane) => Kind::Lane(lane),
+        Some(("due" | "park" | "wake", lane)) if is_lane(lane) => Kind::OfLane(lane),
         Some(("held", _)) => Kind::Known,
         Some(("rl" | "aside", _)) => Kind::Passing,
         Some(("dead", cause)) if DeadCause::parse(cause).is_some() => Kind::Known,
@@ -61,50 +63,110 @@ fn kind(name: &str) -> Kind<'_> {
     }
 }
 
-struct Audit<'a> {
+fn is_lane(name: &str) -> bool {
+    name == "in" || ChannelId::parse(name).is_ok()
+}
+
+/// A way through everything there is.
+struct Round<'a> {
     queue: &'a Shard,
+    /// Looks at a page of records, and at one of a structure.
+    records: &'a Script,
+    places: &'a Script,
     findings: Vec<String>,
     pending: i64,
 }
 
+/// What is wrong.
 pub(super) async fn audit(queue: &Shard) -> Result<Vec<String>, QueueError> {
-    let mut audit = Audit { queue, findings: Vec::new(), pending: 0 };
-    let before = audit.books().await?;
+    let scripts = &queue.scripts;
+    let mut round = Round::new(queue, &scripts.audit_records, &scripts.audit_places);
+    let before = round.books().await?;
     let mut lanes = before.lanes.clone();
-    for name in audit.keys().await? {
+    for name in round.keys().await? {
         match kind(&name) {
             Kind::Lane(lane) | Kind::OfLane(lane) if !before.lanes.contains(lane) => {
                 lanes.insert(lane.to_owned());
-                audit.find(format!("the lane {lane} is not listed"));
+                round.find(format!("the lane {lane} is not listed"));
             }
-            Kind::Passing => audit.passing(&name).await?,
-            Kind::Unknown => audit.find(format!("the key {name} is not ours")),
-            Kind::Record(_) | Kind::Lane(_) | Kind::OfLane(..) | Kind::Known => {}
+            Kind::Passing if round.never_passes(&name).await? => {
+                round.find(format!("the key {name} does not expire"));
+            }
+            Kind::Unknown => round.find(format!("the key {name} is not ours")),
+            _ => {}
         }
     }
-    for lane in &lanes {
-        for which in ["stream", "due", "park", "wake"] {
-            audit.places(which, lane).await?;
-        }
-    }
-    for cause in DeadCause::ALL {
-        audit.places("dead", cause.as_str()).await?;
-    }
-    audit.places("dl", "").await?;
-    let after = audit.books().await?;
+    round.all_places(&lanes).await?;
+    let after = round.books().await?;
     if before == after {
-        audit.sums(&after);
+        round.sums(&after);
     }
-    audit.findings.sort();
-    audit.findings.dedup();
-    if audit.findings.len() > TOLD {
-        audit.findings.truncate(TOLD);
-        audit.findings.push("and more".to_owned());
-    }
-    Ok(audit.findings)
+    Ok(round.told())
 }
 
-impl Audit<'_> {
+/// Puts right what is wrong; what was done. Keys that are not ours are left alone.
+pub(super) async fn repair(queue: &Shard) -> Result<Vec<String>, QueueError> {
+    let mut all = Vec::new();
+    for _ in 0..REPAIRS {
+        let done = repair_once(queue).await?;
+        if done.is_empty() {
+            break;
+        }
+        all.extend(done);
+    }
+    Ok(all)
+}
+
+async fn repair_once(queue: &Shard) -> Result<Vec<String>, QueueError> {
+    let scripts = &queue.scripts;
+    let mut round = Round::new(queue, &scripts.repair_records, &scripts.repair_places);
+    let mut lanes = BTreeSet::new();
+    for name in round.keys().await? {
+        match kind(&name) {
+            Kind::Lane(lane) | Kind::OfLane(lane) => drop(lanes.insert(lane.to_owned())),
+            Kind::Passing if round.never_passes(&name).await? => {
+                round.let_pass(&name).await?;
+                round.find(format!("the key {name} did not expire"));
+            }
+            _ => {}
+        }
+    }
+    lanes.extend(round.books().await?.lanes);
+    // What the books say of structures of another type: they were moved out of the way.
+    round.all_places(&lanes).await?;
+    let done = queue.operator.script(&queue.call(&scripts.repair_books)).await?;
+    round.find_all(done)?;
+    Ok(round.told())
+}
+
+impl<'a> Round<'a> {
+    fn new(queue: &'a Shard, records: &'a Script, places: &'a Script) -> Self {
+        Self { queue, records, places, findings: Vec::new(), pending: 0 }
+    }
+
+    /// Everything that was found, in order.
+    fn told(mut self) -> Vec<String> {
+        self.findings.sort();
+        self.findings.dedup();
+        if self.findings.len() > TOLD {
+            self.findings.truncate(TOLD);
+            self.findings.push("and more".to_owned());
+        }
+        self.findings
+    }
+
+    async fn all_places(&mut self, lanes: &BTreeSet<String>) -> Result<(), QueueError> {
+        for lane in lanes {
+            for which in ["stream", "due", "park", "wake"] {
+                self.page_through(which, lane).await?;
+            }
+        }
+        for cause in DeadCause::ALL {
+            self.page_through("dead", cause.as_str()).await?;
+        }
+        self.page_through("dl", "").await
+    }
+
     fn find(&mut self, finding: String) {
         // A few more than are told, so that it is known that there are.
         if self.findings.len() <= 2 * TOLD {
@@ -152,7 +214,7 @@ impl Audit<'_> {
                 }
             }
             for ids in records.chunks(RECORDS) {
-                self.records(ids).await?;
+                self.look_at_records(ids).await?;
             }
             cursor = text(next)?;
             if cursor == "0" {
@@ -161,18 +223,18 @@ impl Audit<'_> {
         }
     }
 
-    async fn records(&mut self, ids: &[String]) -> Result<(), QueueError> {
-        let mut call = self.queue.call(&self.queue.scripts.audit_records);
+    async fn look_at_records(&mut self, ids: &[String]) -> Result<(), QueueError> {
+        let mut call = self.queue.call(self.records);
         call.arg(ids);
         let [findings, pending] = fields(self.queue.operator.script(&call).await?)?;
         self.pending += read::<i64>(pending)?;
         self.find_all(findings)
     }
 
-    async fn places(&mut self, which: &str, of: &str) -> Result<(), QueueError> {
+    async fn page_through(&mut self, which: &str, of: &str) -> Result<(), QueueError> {
         let mut from = if which == "stream" { "0-0" } else { "0" }.to_owned();
         while !from.is_empty() {
-            let mut call = self.queue.call(&self.queue.scripts.audit_places);
+            let mut call = self.queue.call(self.places);
             call.arg(which).arg(of).arg(&from).arg(ENTRIES);
             let [next, findings] = fields(self.queue.operator.script(&call).await?)?;
             self.find_all(findings)?;
@@ -181,13 +243,16 @@ impl Audit<'_> {
         Ok(())
     }
 
-    async fn passing(&mut self, name: &str) -> Result<(), QueueError> {
+    async fn never_passes(&self, name: &str) -> Result<bool, QueueError> {
         let mut ask = redis::cmd("PTTL");
         ask.arg(self.queue.prefix.key(name));
-        if read::<i64>(self.queue.operator.command(&ask).await?)? == -1 {
-            self.find(format!("the key {name} does not expire"));
-        }
-        Ok(())
+        Ok(read::<i64>(self.queue.operator.command(&ask).await?)? == -1)
+    }
+
+    async fn let_pass(&self, name: &str) -> Result<(), QueueError> {
+        let mut order = redis::cmd("PEXPIRE");
+        order.arg(self.queue.prefix.key(name)).arg(millis(self.queue.settings.retention)).arg("NX");
+        self.queue.operator.command(&order).await.map(drop)
     }
 
     fn sums(&mut self, books: &Books) {

@@ -16,9 +16,14 @@ expect(STAT, 'hash')
 expect(LANES, 'set')
 expect(DEADLINES, 'zset')
 expect(OWNERS, 'zset')
-local lanes = look('SMEMBERS', LANES) or {}
-for _, lane in ipairs(lanes) do
-  expect(stream_of(lane), 'stream')
-  for _, key in ipairs({ due_of(lane), park_of(lane), wake_of(lane), held_of(lane) }) do expect(key, 'zset') end
+local lanes = {}
+for _, lane in ipairs(look('SMEMBERS', LANES) or {}) do
+  if is_lane(lane) then
+    lanes[#lanes + 1] = lane
+    expect(stream_of(lane), 'stream')
+    for _, key in ipairs({ due_of(lane), park_of(lane), wake_of(lane), held_of(lane) }) do expect(key, 'zset') end
+  else
+    findings[#findings + 1] = 'something is listed as a lane that is no name of one'
+  end
 end
 return { booked('made'), booked('S'), booked('D'), booked('X'), booked('accepted'), lanes, findings }

@@ -77,7 +77,9 @@ local function look_at(id)
           find(name_of_piece .. ' has ended and is in a place')
         end
         local is_kept = piece.state == 'P' or fields['x' .. index] ~= nil
-        if index > 0 and is_kept ~= (fields['rc' .. index] ~= nil) then
+        local recipient = fields['rc' .. index]
+        -- A letter can be shown without.
+        if index > 0 and ((piece.state == 'P' and not recipient) or (recipient and not is_kept)) then
           find(name_of_piece .. ' keeps a recipient that nothing needs, or lacks one that is needed')
         end
         if fields['h' .. index] and not is_kept then find(name_of_piece .. ' keeps a history that nothing needs') end
@@ -107,7 +109,7 @@ local function look_at(id)
   pending = pending + here
   if natural(fields.left) ~= here then find('message ' .. id .. ' counts its pending work wrongly') end
   if natural(fields.lt or '0') ~= letters then find('message ' .. id .. ' counts its letters wrongly') end
-  if (here > 0 or letters > 0) ~= (fields.ct ~= nil) then
+  if (here > 0 and not fields.ct) or (here == 0 and letters == 0 and fields.ct) then
     find('message ' .. id .. ' keeps a text that nothing needs, or lacks one that is needed')
   end
   local ttl = redis.call('PTTL', record)

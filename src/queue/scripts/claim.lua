@@ -55,6 +55,7 @@ local function piece_at(place, id, index)
   if id then piece, is_unreadable = read_piece(id, index) end
   if piece and piece.state == 'P' and piece.place == place and piece.lane == lane then return piece end
   if is_unreadable and bury_unreadable(lane, id, index) then return nil end
+  if id and not piece and not has_record(id) then return bury_lost(lane, place, id, index) end
   return drop_stray(piece)
 end
 

@@ -182,7 +182,12 @@ local function bury_unreadable(lane, id, index)
   if string.match(redis.call('HGET', record, 's' .. index) or '', '^[SDXE]|') then return false end
   if index > 0 then
     local route = read_route(redis.call('HGET', record, 'r' .. index))
-    if route and route ~= 'in' then lane = route else redis.call('HSET', record, 'r' .. index, lane .. '||') end
+    if route and route ~= 'in' then
+      lane = route
+    else
+      if lane == 'in' then lane = 'unknown' end
+      redis.call('HSET', record, 'r' .. index, lane .. '||')
+    end
   end
   bury({
     id = id, index = index, lane = lane, destination = '', attempts = 0, pauses = 0, handed = 0,
@@ -191,8 +196,9 @@ local function bury_unreadable(lane, id, index)
   return true
 end
 
--- Buries an entry that names no work at all, with its fields, under an id of its own.
-local function bury_raw(lane, entry, fields)
+-- Buries an entry that names no work, with its fields, under an id of its own. `was_counted`: it is what is
+-- left of work that is on the books.
+local function bury_raw(lane, entry, fields, was_counted)
   local name = 'raw:' .. lane .. '-' .. entry
   local id, again = name, 1
   while redis.call('EXISTS', record_of(id)) == 1 do
@@ -205,12 +211,19 @@ local function bury_raw(lane, entry, fields)
   redis.call('HSET', record, 'acc', whole(now), 'left', 0, 'lt', 1, 'raw', 1, 'ct', table.concat(lines, '\n'),
     's0', 'D|0|0|0|0|' .. whole(now) .. '|', 'r0', lane .. '||', 'x0', 'poison|' .. whole(now))
   let_go(record, true)
-  tally('made', 1)
+  if not was_counted then tally('made', 1) end
   tally('D', 1)
   secure(letters_of('poison'), 'zset')
   redis.call('ZADD', letters_of('poison'), whole(now), id .. '|0')
   make_room_for_letters('poison', 2)
   buried[#buried + 1] = { id, 0, lane, '', 'poison', 0 }
+end
+
+-- Buries what stands at `place` in the name of work whose record is lost: that it was lost must not be lost
+-- too.
+local function bury_lost(lane, place, id, index)
+  local hash = string.sub(redis.sha1hex(id .. '|' .. index), 1, 16)
+  bury_raw(lane, place .. '-' .. hash, { 'm', id, 'i', index }, true)
 end
 
 -- Whether a message was accepted and its record's time is not over. A record without a routing is none of
@@ -252,7 +265,11 @@ end
 local function quarantine(lane, entry, fields)
   drop_entry(lane, entry)
   local id, index = read_entry(fields)
-  if not id or not bury_unreadable(lane, id, index) then bury_raw(lane, entry, fields) end
+  if not id then
+    bury_raw(lane, entry, fields, false)
+  elseif not bury_unreadable(lane, id, index) then
+    bury_raw(lane, entry, fields, not has_record(id))
+  end
 end
 
 -- Whether an entry id comes after another. They are longer than a number of Lua is exact.
@@ -295,7 +312,7 @@ local function is_lost(piece)
 end
 
 -- Puts a pending piece back into its lane if it is lost; sees to it that it is woken if it is parked.
--- Returns whether it was lost.
+-- Returns whether it was lost, and whether nothing would have woken it.
 local function put_back_if_lost(piece)
   if is_lost(piece) then
     leave_place(piece)
@@ -307,9 +324,12 @@ local function put_back_if_lost(piece)
     local wake = wake_of(piece.lane)
     local set = moment(redis.call('ZSCORE', wake, piece.destination))
     -- Looking in vain now and then costs nothing; a moment that somebody wrote may be far away.
-    if not set or set > now + HOUR then redis.call('ZADD', wake, whole(now), piece.destination) end
+    if not set or set > now + HOUR then
+      redis.call('ZADD', wake, whole(now), piece.destination)
+      return false, true
+    end
   end
-  return false
+  return false, false
 end
 
 -- Removes what somebody wrote, or left behind, in the name of a piece that is elsewhere; `piece` is nil
@@ -325,7 +345,7 @@ local function piece_in(lane, entry, fields)
   local id, index, woken = read_entry(fields)
   if not id then return quarantine(lane, entry, fields) end
   local piece, is_unreadable = read_piece(id, index, 'ct', 'sub', 'rc' .. index, 'acc')
-  if is_unreadable then return quarantine(lane, entry, fields) end
+  if is_unreadable or (not piece and not has_record(id)) then return quarantine(lane, entry, fields) end
   if not is_at(piece, entry) or piece.lane ~= lane then
     drop_entry(lane, entry)
     return drop_stray(piece)

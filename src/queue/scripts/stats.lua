@@ -7,7 +7,10 @@
 --   {name, ready, leased, due later, parked, ms since the oldest ready became so, paused destinations}
 
 local lanes = {}
-local names = look('SMEMBERS', LANES) or {}
+local names = {}
+for _, lane in ipairs(look('SMEMBERS', LANES) or {}) do
+  if is_lane(lane) then names[#names + 1] = lane end
+end
 table.sort(names)
 for _, lane in ipairs(names) do
   local stream = stream_of(lane)
