@@ -262,16 +262,35 @@ mod tests {
     use crate::code::Recogniser;
 
     fn render(channel: &ChannelId, template: &str, name: &str, body: &str) -> String {
+        render_found(channel, template, name, body, &Recognised::default())
+    }
+
+    fn render_found(
+        channel: &ChannelId,
+        template: &str,
+        name: &str,
+        body: &str,
+        found: &Recognised,
+    ) -> String {
         let mut templates = Templates::default();
         templates.set(channel.clone(), Templates::parse(channel, template).unwrap());
-        fill(&templates, channel, name, body)
+        fill_found(&templates, channel, name, body, found)
     }
 
     fn fill(templates: &Templates, channel: &ChannelId, name: &str, body: &str) -> String {
+        fill_found(templates, channel, name, body, &Recognised::default())
+    }
+
+    fn fill_found(
+        templates: &Templates,
+        channel: &ChannelId,
+        name: &str,
+        body: &str,
+        found: &Recognised,
+    ) -> String {
         let from = Address::parse("A<T&T>").unwrap();
         let to = Address::parse("+15005550006").unwrap();
-        let found = Recogniser::new().recognise(body, Some(from.as_str()));
-        let fields = Fields { name, body: &Body::new(body), from: &from, to: &to, found: &found };
+        let fields = Fields { name, body: &Body::new(body), from: &from, to: &to, found };
         templates.render(channel, &fields).expose().to_owned()
     }
 
@@ -328,13 +347,16 @@ mod tests {
 
     #[test]
     fn what_was_recognised_can_be_said_and_what_was_not_has_words() {
-        let sms = ChannelId::sms();
+        let recogniser = Recogniser::new();
+        let say = |channel: ChannelId, template: &str, body: &str| {
+            render_found(&channel, template, "N", body, &recogniser.recognise(body, None))
+        };
         let body = "481902 is your Fernway code, valid for 10 minutes.\n\n@fernway.example #481902";
-        let said = render(&sms, TELLING, "N", body);
+        let said = say(ChannelId::sms(), TELLING, body);
         assert_eq!(said, "481902 from Fernway, for 10 minutes, at fernway.example");
-        let said = render(&sms, TELLING, "N", "See you at noon");
+        let said = say(ChannelId::sms(), TELLING, "See you at noon");
         assert_eq!(said, "no code found from unknown service, for an unstated time, at no stated site");
-        let said = render(&ChannelId::slack(), "{service}: {code}", "N", "[A<b>`] Your code is 481902");
+        let said = say(ChannelId::slack(), "{service}: {code}", "[A<b>`] Your code is 481902");
         assert!(!said.contains(['<', '>', '`']), "{said}");
     }
 
