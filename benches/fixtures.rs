@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::path::Path;
 
 use secrecy::SecretString;
+use sms_broadcaster::code::{Recognised, Recogniser};
 use sms_broadcaster::delivery::ChannelId;
 use sms_broadcaster::message::{AccountSid, Address, Body, InboundMessage, MessageId};
 use sms_broadcaster::source::twilio::{PublicUrl, Request, SOURCE, TwilioSettings, TwilioSource, sign};
@@ -86,10 +87,11 @@ pub(crate) fn verifying(signature: Option<&str>) -> impl Fn() -> bool + use<> {
 pub(crate) fn matching() -> impl FnMut() -> usize {
     let subscribers = subscribers();
     let messages: Vec<_> = (0..256).map(|step| message(&sender(step * SUBSCRIBERS / 250))).collect();
+    let found = Recogniser::new().recognise(TEXT, None);
     let mut turn = 0;
     move || {
         turn = (turn + 1) % messages.len();
-        subscribers.route(black_box(&messages[turn])).recipients.len()
+        subscribers.route(black_box(&messages[turn]), black_box(&found)).recipients.len()
     }
 }
 
@@ -97,8 +99,10 @@ pub(crate) fn matching() -> impl FnMut() -> usize {
 pub(crate) fn rendering(channel: &str) -> impl Fn() -> Body + use<> {
     let (templates, message) = (Templates::default(), message(FROM));
     let channel = ChannelId::parse(channel).expect("a channel");
+    let found = Recognised::default();
     move || {
-        let fields = Fields { name: "Example", body: &message.body, from: &message.from, to: &message.to };
+        let InboundMessage { from, to, body, .. } = &message;
+        let fields = Fields { name: "Example", body, from, to, found: &found };
         templates.render(&channel, black_box(&fields))
     }
 }

@@ -10,6 +10,7 @@ use secrecy::ExposeSecret;
 use sms_broadcaster::admin::{self, Style, TestMessage, json, text};
 use sms_broadcaster::channel::sms::SmsSender;
 use sms_broadcaster::clock::Clock;
+use sms_broadcaster::code::Recogniser;
 use sms_broadcaster::config::{self, Config, QueueChoice, process_environment};
 use sms_broadcaster::message::{Address, Body, InboundMessage, MessageId};
 use sms_broadcaster::queue::contract::QueueError;
@@ -142,7 +143,8 @@ fn route(file: &Path, flags: RouteFlags) -> Result<(), Failure> {
     let Setup { config, subscribers, templates } = Setup::load(file, &process_environment)?;
     let TestMessage { id, from, to, body } = message(&config, flags.message, admin::random_message_id())?;
     let message = InboundMessage { id, source: SOURCE.to_owned(), from, to, body };
-    let preview = admin::preview(&subscribers, &templates, &message, config.worker.deadline);
+    let preview =
+        admin::preview(&subscribers, &templates, &Recogniser::new(), &message, config.worker.deadline);
     if flags.json { show_json(&json::route(&preview)) } else { show(&text::route(&preview, style())) }
 }
 

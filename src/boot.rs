@@ -21,6 +21,7 @@ use crate::channel::http::HttpClient;
 use crate::channel::slack::SlackChannel;
 use crate::channel::sms::SmsChannel;
 use crate::clock::Clock;
+use crate::code::Recogniser;
 use crate::config::{Config, LogFormat, LogSettings, QueueChoice};
 use crate::delivery::{ChannelId, DestinationKeyer};
 use crate::metrics::{IngressMetrics, Metrics, QueueMetrics, RedisMetrics, WorkerMetrics};
@@ -170,6 +171,7 @@ impl Service {
                 channels,
                 subscribers: following,
                 templates: setup::templates(&config),
+                recogniser: Arc::new(Recogniser::new()),
                 retry: config.retry.clone(),
                 keyer: DestinationKeyer::new(config.destination_secret()),
                 metrics: counted,

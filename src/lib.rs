@@ -3,11 +3,12 @@
 //! # How one message travels
 //!
 //! `Twilio` → [`ingress`] reads the raw request → [`source::twilio`] proves it → [`queue`] stores it, sealed → 200.
-//! A [`worker`] claims it → [`subscribers`] say who gets it → the queue turns it into one delivery per
+//! A [`worker`] claims it → [`code`] reads which one-time code it holds, and whose → [`subscribers`] say who gets it → the queue turns it into one delivery per
 //! recipient, in one step → the worker claims each → [`template`] says what it says → a [`channel`] hands it
 //! over and says what happened → [`retry`] says what to do about it → the queue records it.
 //!
-//! Beside that way stands [`code`]: which one-time code a text holds, and whose. So far only `smsctl inspect` asks it.
+//! What [`code`] reads is a claim of whoever wrote the text: it chooses a subscriber only where the operator says so
+//! (`service`), shortens a deadline only where he says so (`"auto"`), and holds nothing up.
 //!
 //! # Floors
 //!

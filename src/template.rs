@@ -3,8 +3,11 @@
 //! A template is the operator's and goes out as it is; what is put into it came from strangers and is
 //! escaped for the channel. Values are never looked at for placeholders.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use crate::code::{Code, Recognised};
 use crate::delivery::ChannelId;
 use crate::message::{Address, Body};
 
@@ -14,9 +17,6 @@ pub const DEFAULT_SMS: &str = "MFA challenge from {name}\n{body}";
 
 /// What is sent to Slack where the configuration says nothing.
 pub const DEFAULT_SLACK: &str = "*New MFA challenge*\n From: {name}\n\n```\n{body}\n```";
-
-/// Placeholders of the contract that this version cannot fill.
-const NOT_YET: [&str; 4] = ["code", "service", "expires_in", "domain"];
 
 /// What a template can be filled with.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +29,9 @@ pub struct Fields<'a> {
     pub from: &'a Address,
     /// Our number that received it: `{to}`.
     pub to: &'a Address,
+    /// What was recognised in it: `{code}` `{service}` `{expires_in}` `{domain}`. Looked at only where
+    /// [`Templates::tell_what_was_recognised`].
+    pub found: &'a Recognised,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,20 +40,57 @@ enum Placeholder {
     Body,
     From,
     To,
+    Code,
+    Service,
+    ExpiresIn,
+    Domain,
 }
 
 impl Placeholder {
-    const ALL: [(&'static str, Self); 4] =
-        [("name", Self::Name), ("body", Self::Body), ("from", Self::From), ("to", Self::To)];
+    const ALL: [(&'static str, Self); 8] = [
+        ("name", Self::Name),
+        ("body", Self::Body),
+        ("from", Self::From),
+        ("to", Self::To),
+        ("code", Self::Code),
+        ("service", Self::Service),
+        ("expires_in", Self::ExpiresIn),
+        ("domain", Self::Domain),
+    ];
 
-    fn value<'a>(self, fields: &Fields<'a>) -> &'a str {
-        match self {
+    /// What is put in its place. What a text does not tell has words that read well in a sentence.
+    fn value<'a>(self, fields: &Fields<'a>) -> Cow<'a, str> {
+        let found = fields.found;
+        Cow::Borrowed(match self {
             Self::Name => fields.name,
             Self::Body => fields.body.expose(),
             Self::From => fields.from.as_str(),
             Self::To => fields.to.as_str(),
-        }
+            Self::Code => found.code.as_ref().map_or("no code found", Code::expose),
+            Self::Service => found.service.as_deref().unwrap_or("unknown service"),
+            Self::Domain => found.domain.as_deref().unwrap_or("no stated site"),
+            Self::ExpiresIn => match found.expires_in {
+                Some(life) => return Cow::Owned(in_words(life)),
+                None => "an unstated time",
+            },
+        })
     }
+
+    fn is_recognised(self) -> bool {
+        matches!(self, Self::Code | Self::Service | Self::ExpiresIn | Self::Domain)
+    }
+}
+
+/// A duration as people say it, in its largest whole unit: `10 minutes`, `1 hour`, `90 seconds`.
+fn in_words(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let units = [("day", 86_400), ("hour", 3_600), ("minute", 60)];
+    // A day is said when there are several: "24 hours" is what the texts themselves say.
+    let fits =
+        |size: u64| seconds >= size && seconds.is_multiple_of(size) && (size < 86_400 || seconds > size);
+    let (unit, size) = units.into_iter().find(|(_, size)| fits(*size)).unwrap_or(("second", 1));
+    let count = seconds / size;
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +145,7 @@ impl Template {
         for piece in &self.pieces {
             match piece {
                 Piece::Text(literal) => text.push_str(literal),
-                Piece::Value(placeholder) => self.escaping.push(placeholder.value(fields), &mut text),
+                Piece::Value(placeholder) => self.escaping.push(&placeholder.value(fields), &mut text),
             }
         }
         Body::new(text)
@@ -131,8 +171,8 @@ impl Default for Templates {
 }
 
 impl Templates {
-    /// Reads the template of one channel: text, `{name}` `{body}` `{from}` `{to}`, and `{{` `}}` for
-    /// braces. Says every fault in one line, fit to stand behind the key it was found at.
+    /// Reads the template of one channel: text, `{name}` `{body}` `{from}` `{to}` `{code}` `{service}`
+    /// `{expires_in}` `{domain}`, and `{{` `}}` for braces. Says every fault in one line, fit to stand behind the key it was found at.
     pub fn parse(channel: &ChannelId, text: &str) -> Result<Template, String> {
         let mut pieces = Vec::new();
         let mut faults = Vec::new();
@@ -177,7 +217,17 @@ impl Templates {
 
     /// The text that `channel` sends, escaped for it.
     pub fn render(&self, channel: &ChannelId, fields: &Fields<'_>) -> Body {
-        self.by_channel.get(channel).unwrap_or(&self.plain).fill(fields)
+        self.of(channel).fill(fields)
+    }
+
+    /// Whether the template of `channel` has a placeholder for what is recognised in a text.
+    pub fn tell_what_was_recognised(&self, channel: &ChannelId) -> bool {
+        let told = |piece: &Piece| matches!(piece, Piece::Value(placeholder) if placeholder.is_recognised());
+        self.of(channel).pieces.iter().any(told)
+    }
+
+    fn of(&self, channel: &ChannelId) -> &Template {
+        self.by_channel.get(channel).unwrap_or(&self.plain)
     }
 }
 
@@ -191,9 +241,7 @@ fn unknown(name: &str) -> String {
     // What stands between two braces may be anything, a secret by mistake included.
     let word =
         !name.is_empty() && name.len() <= 24 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    if NOT_YET.contains(&name) {
-        format!("`{{{name}}}` is not available in this version")
-    } else if word {
+    if word {
         let lower = name.to_ascii_lowercase();
         let (nearest, _) = Placeholder::ALL
             .into_iter()
@@ -201,7 +249,8 @@ fn unknown(name: &str) -> String {
             .expect("there are placeholders");
         format!("`{{{name}}}` is no placeholder; did you mean `{{{nearest}}}`?")
     } else {
-        "braces hold a placeholder: {name} {body} {from} {to} (write `{{` and `}}` for braces)".to_owned()
+        let all: Vec<String> = Placeholder::ALL.iter().map(|(known, _)| format!("{{{known}}}")).collect();
+        format!("braces hold a placeholder: {} (write `{{{{` and `}}}}` for braces)", all.join(" "))
     }
 }
 
@@ -210,17 +259,38 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::code::Recogniser;
 
     fn render(channel: &ChannelId, template: &str, name: &str, body: &str) -> String {
+        render_found(channel, template, name, body, &Recognised::default())
+    }
+
+    fn render_found(
+        channel: &ChannelId,
+        template: &str,
+        name: &str,
+        body: &str,
+        found: &Recognised,
+    ) -> String {
         let mut templates = Templates::default();
         templates.set(channel.clone(), Templates::parse(channel, template).unwrap());
-        fill(&templates, channel, name, body)
+        fill_found(&templates, channel, name, body, found)
     }
 
     fn fill(templates: &Templates, channel: &ChannelId, name: &str, body: &str) -> String {
+        fill_found(templates, channel, name, body, &Recognised::default())
+    }
+
+    fn fill_found(
+        templates: &Templates,
+        channel: &ChannelId,
+        name: &str,
+        body: &str,
+        found: &Recognised,
+    ) -> String {
         let from = Address::parse("A<T&T>").unwrap();
         let to = Address::parse("+15005550006").unwrap();
-        let fields = Fields { name, body: &Body::new(body), from: &from, to: &to };
+        let fields = Fields { name, body: &Body::new(body), from: &from, to: &to, found };
         templates.render(channel, &fields).expose().to_owned()
     }
 
@@ -273,13 +343,47 @@ mod tests {
         assert!(fault("{boby} {form}").contains("`{body}`?; `{form}`"));
     }
 
+    const TELLING: &str = "{code} from {service}, for {expires_in}, at {domain}";
+
     #[test]
-    fn placeholders_of_later_versions_are_refused_as_such() {
-        for name in ["code", "service", "expires_in", "domain"] {
-            assert_eq!(
-                fault(&format!("a {{{name}}} b")),
-                format!("`{{{name}}}` is not available in this version")
-            );
+    fn what_was_recognised_can_be_said_and_what_was_not_has_words() {
+        let recogniser = Recogniser::new();
+        let say = |channel: ChannelId, template: &str, body: &str| {
+            render_found(&channel, template, "N", body, &recogniser.recognise(body, None))
+        };
+        let body = "481902 is your Fernway code, valid for 10 minutes.\n\n@fernway.example #481902";
+        let said = say(ChannelId::sms(), TELLING, body);
+        assert_eq!(said, "481902 from Fernway, for 10 minutes, at fernway.example");
+        let said = say(ChannelId::sms(), TELLING, "See you at noon");
+        assert_eq!(said, "no code found from unknown service, for an unstated time, at no stated site");
+        let said = say(ChannelId::slack(), "{service}: {code}", "[A<b>`] Your code is 481902");
+        assert!(!said.contains(['<', '>', '`']), "{said}");
+    }
+
+    #[test]
+    fn a_text_is_read_only_for_templates_that_ask_for_it() {
+        let mut templates = Templates::default();
+        assert!(!templates.tell_what_was_recognised(&ChannelId::sms()));
+        for placeholder in ["code", "service", "expires_in", "domain"] {
+            let template = Templates::parse(&ChannelId::sms(), &format!("{{{placeholder}}}")).unwrap();
+            templates.set(ChannelId::sms(), template);
+            assert!(templates.tell_what_was_recognised(&ChannelId::sms()), "{placeholder}");
+        }
+        assert!(!templates.tell_what_was_recognised(&ChannelId::slack()));
+    }
+
+    #[test]
+    fn durations_are_said_in_their_largest_whole_unit() {
+        for (seconds, said) in [
+            (1, "1 second"),
+            (90, "90 seconds"),
+            (60, "1 minute"),
+            (600, "10 minutes"),
+            (3_600, "1 hour"),
+            (86_400, "24 hours"),
+            (172_800, "2 days"),
+        ] {
+            assert_eq!(in_words(Duration::from_secs(seconds)), said);
         }
     }
 

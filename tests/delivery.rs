@@ -248,3 +248,37 @@ async fn on_redis_work_goes_on_after_the_server_was_killed_and_started_again() {
     let expected = BTreeSet::from([1, 2]);
     provider.wait_until("both arrived", |requests| has_all(requests, &expected)).await;
 }
+
+#[tokio::test]
+async fn a_service_is_known_by_its_text_whatever_the_number_and_the_log_says_by_what_never_what() {
+    let provider = Provider::start();
+    let templates = "[templates]\nsms = \"{service}: {code} ({expires_in}, {domain})\"\n\n";
+    let installation = Installation::embedded(&provider, &format!("{templates}{FAST}"));
+    installation.write_subscribers(&format!(
+        "[[subscriber]]\nname = \"Git people\"\nservice = [\"fernway\"]\ndeadline = \"auto\"\nsms = [\"{}\"]\n\n\
+         [fallback]\nsms = [\"{}\"]\n",
+        PHONES[0], PHONES[1]
+    ));
+    let mut program = installation.start("sms-broadcaster").await;
+    let body = "481902 is your Fernway code. It expires in 2 minutes.";
+    for (number, from) in [(1, "+12223334444"), (2, "72404")] {
+        assert_eq!(installation.post(program.ingress, &sid(number), from, body).await, Some(200));
+    }
+    assert_eq!(installation.post(program.ingress, &sid(3), "72404", "See you at noon").await, Some(200));
+    for number in 1..=3 {
+        installation.wait_until_done(&sid(number)).await;
+    }
+    let texts = |phone: &str| provider.received(phone).iter().map(Received::text).collect::<Vec<_>>();
+    let said = "Fernway: 481902 (2 minutes, no stated site)".to_owned();
+    assert_eq!(texts(PHONES[0]), [said.clone(), said]);
+    assert_eq!(texts(PHONES[1]), ["unknown service: no code found (an unstated time, no stated site)"]);
+    // The text shortened the deadline of ten minutes.
+    let validity =
+        |phone: &str| provider.received(phone)[0].field("ValidityPeriod").unwrap().parse::<u64>().unwrap();
+    assert!((100..=120).contains(&validity(PHONES[0])), "{}", validity(PHONES[0]));
+    assert!(validity(PHONES[1]) > 500);
+    assert_eq!(program.stop(), Some(0));
+    let log = program.log().join("\n");
+    assert!(log.contains("by_service=true code_by=\"noun\" service_by=\"phrase\""), "{log}");
+    assert!(!log.contains("481902") && !log.to_lowercase().contains("fernway"), "{log}");
+}

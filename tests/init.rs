@@ -89,7 +89,7 @@ fn recipients(subscribers: &Subscribers) -> (String, usize) {
         to: Address::parse("+15005550006").unwrap(),
         body: Body::new("x"),
     };
-    let route = subscribers.route(&message);
+    let route = subscribers.route(&message, &sms_broadcaster::code::Recognised::default());
     (route.name.to_owned(), route.recipients.len())
 }
 

@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use sms_broadcaster::code::Recognised;
 use sms_broadcaster::delivery::Recipient;
 use sms_broadcaster::document::Fault;
 use sms_broadcaster::message::{Address, Body, InboundMessage, MessageId};
-use sms_broadcaster::subscribers::{Match, Subscribers};
+use sms_broadcaster::subscribers::{Deadline, Match, Route, Subscribers};
 
 const WEBHOOK: &str = "https://hooks.slack.com/services/T000/B000/webhooksecret";
 
@@ -30,6 +31,11 @@ fn message(from: &str, body: &str) -> InboundMessage {
     }
 }
 
+/// Routes a text of which nothing was recognised.
+fn route<'s>(all: &'s Subscribers, message: &InboundMessage) -> Route<'s> {
+    all.route(message, &Recognised::default())
+}
+
 /// Asserts the one fault of a subscriber that starts at line 4, after the fallback's three lines.
 fn assert_one_fault(subscriber: &str, line: usize, part: &str) {
     let text = format!("{FALLBACK}{subscriber}");
@@ -45,14 +51,17 @@ fn the_example_routes_as_it_says() {
     assert_eq!(all.len(), 2);
     assert!(all.warnings().is_empty());
     let auth0 = message("+12223334444", "Your code is 493817");
-    let route = all.route(&auth0);
-    assert_eq!((route.name, route.matched, route.deadline), ("Auth0 Test MFA", Match::Subscriber, None));
-    assert_eq!(route.recipients.len(), 3);
-    assert!(matches!(&route.recipients[2], Recipient::Slack { url, .. } if url.expose() == WEBHOOK));
-    assert_eq!(all.route(&message("+15556667777", "")).recipients.len(), 1);
+    let found = route(&all, &auth0);
+    assert_eq!(
+        (found.name, found.matched, found.deadline),
+        ("Auth0 Test MFA", Match::Subscriber, Deadline::Default)
+    );
+    assert_eq!(found.recipients.len(), 3);
+    assert!(matches!(&found.recipients[2], Recipient::Slack { url, .. } if url.expose() == WEBHOOK));
+    assert_eq!(route(&all, &message("+15556667777", "")).recipients.len(), 1);
     let stranger = message("72404", "");
-    assert_eq!(all.route(&stranger).name, "Unknown");
-    assert_eq!(all.route(&stranger).matched, Match::Fallback);
+    assert_eq!(route(&all, &stranger).name, "Unknown");
+    assert_eq!(route(&all, &stranger).matched, Match::Fallback);
 }
 
 #[test]
@@ -61,10 +70,10 @@ fn what_is_to_be_dropped_has_no_recipients() {
         "[[subscriber]]\nname = \"Ads\"\nfrom = \"72404\"\ndrop = true\nsms = []\n[fallback]\ndrop = true\n";
     let all = parse(text).unwrap();
     let ad = message("72404", "");
-    assert_eq!((all.route(&ad).name, all.route(&ad).matched), ("Ads", Match::Dropped));
-    assert!(all.route(&ad).recipients.is_empty());
+    assert_eq!((route(&all, &ad).name, route(&all, &ad).matched), ("Ads", Match::Dropped));
+    assert!(route(&all, &ad).recipients.is_empty());
     let other = message("72405", "");
-    assert_eq!((all.route(&other).name, all.route(&other).matched), ("Unknown", Match::Dropped));
+    assert_eq!((route(&all, &other).name, route(&all, &other).matched), ("Unknown", Match::Dropped));
 }
 
 #[test]
@@ -75,12 +84,25 @@ fn the_same_recipient_twice_is_one_delivery() {
     );
     let all = parse(&text).unwrap();
     let any = message("72404", "");
-    let route = all.route(&any);
+    let route = route(&all, &any);
     assert_eq!(route.recipients.len(), 3, "{:?}", route.recipients);
-    assert_eq!(route.deadline, Some(Duration::from_secs(300)));
+    assert_eq!(route.deadline, Deadline::Fixed(Duration::from_secs(300)));
     let Recipient::Slack { channel, username, icon_emoji, .. } = &route.recipients[2] else { panic!() };
     let given = [channel, username, icon_emoji].map(|option| option.as_deref());
     assert_eq!(given, [Some("#mfa"), Some("B"), Some(":key:")]);
+}
+
+#[test]
+fn a_service_is_a_condition_of_its_own_and_a_deadline_may_be_left_to_the_text() {
+    let text = format!(
+        "{FALLBACK}[[subscriber]]\nname = \"A\"\nservice = \"GitHub\"\ndeadline = \"auto\"\nsms = [\"+14443332222\"]\n"
+    );
+    let all = parse(&text).unwrap();
+    let found = Recognised { service: Some("github".to_owned()), ..Recognised::default() };
+    let any = message("72404", "x");
+    let chosen = all.route(&any, &found);
+    assert_eq!((chosen.name, chosen.by_service, chosen.deadline), ("A", true, Deadline::Auto));
+    assert_eq!(route(&all, &any).name, "Unknown");
 }
 
 #[test]
@@ -91,8 +113,8 @@ fn a_name_may_serve_twice() {
          [[subscriber]]\nname = \"A\"\nbody = \"auth0\"\ndrop = true\n"
     );
     let all = parse(&text).unwrap();
-    assert_eq!(all.route(&message("72404", "")).name, "A");
-    assert_eq!(all.route(&message("1234", "auth0")).name, "A");
+    assert_eq!(route(&all, &message("72404", "")).name, "A");
+    assert_eq!(route(&all, &message("1234", "auth0")).name, "A");
 }
 
 #[test]
@@ -133,7 +155,9 @@ fn every_fault_of_a_subscriber_has_its_line() {
         (format!("{from}{sms}deadline = 5\n"), 8, "a duration with its unit"),
         (format!("{from}{sms}deadline = \"0s\"\n"), 8, "at least 1ms"),
         (format!("{from}{sms}source = [\"office-sim\"]\n"), 8, "not available in this version"),
-        (format!("{from}{sms}service = [\"github\"]\n"), 8, "not available in this version"),
+        (format!("{from}{sms}service = []\n"), 8, "must not be empty"),
+        (format!("{from}{sms}service = [\"GitHub \"]\n"), 8, "a service is 1 to 64"),
+        (format!("{from}{sms}deadline = \"automatic\"\n"), 8, "not a duration"),
         (format!("{from}{sms}form = \"x\"\n"), 8, "did you mean `from`?"),
         ("[[subscribers]]\nname = \"A\"\n".to_owned(), 4, "did you mean `subscriber`?"),
         ("[subscriber]\nname = \"A\"\n".to_owned(), 4, "[[subscriber]]"),
@@ -194,7 +218,7 @@ fn ten_thousand_subscribers_are_read_and_routed_in_the_order_of_the_file() {
         ("+12220010000", "late"),
         ("+13330000000", "Unknown"),
     ] {
-        assert_eq!(all.route(&message(from, "")).name, name);
+        assert_eq!(route(&all, &message(from, "")).name, name);
     }
     // A fault at the very end has its line too.
     let faults = parse(&(text.clone() + "nmae = 1\n")).unwrap_err();
@@ -211,6 +235,6 @@ fn a_file_is_loaded_with_its_own_folder_for_references() {
     assert!(all.is_empty());
     assert!(!format!("{all:?}").contains("webhooksecret"));
     let any = message("72404", "");
-    assert!(!format!("{:?}", all.route(&any)).contains("webhooksecret"));
+    assert!(!format!("{:?}", route(&all, &any)).contains("webhooksecret"));
     assert!(Subscribers::load(&folder.path().join("gone"), &env).is_err());
 }

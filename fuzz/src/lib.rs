@@ -16,6 +16,7 @@ use secrecy::SecretString;
 use sms_broadcaster::channel::http::{Answer, Ending, MAX_RETRY_AFTER, NoAnswer, parse_retry_after};
 use sms_broadcaster::channel::{slack, sms};
 use sms_broadcaster::clock::Timestamp;
+use sms_broadcaster::code::Recognised;
 use sms_broadcaster::config::Config;
 use sms_broadcaster::delivery::Outcome;
 use sms_broadcaster::document::Fault;
@@ -107,7 +108,8 @@ pub fn subscribers(data: &[u8]) {
                     to: Address::parse("+15005550006").expect("an address"),
                     body: Body::new("Your code is 204816"),
                 };
-                assert!(!subscribers.route(&message).name.is_empty());
+                let found = Recognised { service: Some(from.to_owned()), ..Recognised::default() };
+                assert!(!subscribers.route(&message, &found).name.is_empty());
             }
         }
         Err(faults) => check_faults(&faults, text),

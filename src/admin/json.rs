@@ -204,6 +204,7 @@ struct Route<'a> {
     subscriber: &'a str,
     r#match: &'static str,
     deadline: String,
+    recognised: Found<'a>,
     recipients: Vec<RouteRecipient<'a>>,
 }
 
@@ -214,7 +215,7 @@ struct RouteRecipient<'a> {
     text: &'a str,
 }
 
-/// `route --json`: who would get a text, and how it would read. The deadline is a length of time, as it
+/// `route --json`: who would get a text, what is recognised in it, and how it would read. The deadline is a length of time, as it
 /// is written in the files.
 pub fn route(preview: &RoutePreview) -> String {
     let recipients = preview.recipients.iter().map(|delivery| RouteRecipient {
@@ -226,6 +227,7 @@ pub fn route(preview: &RoutePreview) -> String {
         subscriber: &preview.subscriber,
         r#match: preview.matched.as_str(),
         deadline: duration_text(preview.deadline),
+        recognised: Found::from(&preview.found),
         recipients: recipients.collect(),
     })
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::channel::sms;
+use crate::code::{Recognised, Recogniser};
 use crate::delivery::ChannelId;
 use crate::message::{Body, InboundMessage};
 use crate::subscribers::{Match, Subscribers};
@@ -15,8 +16,12 @@ pub struct RoutePreview {
     pub subscriber: String,
     /// How it was found.
     pub matched: Match,
+    /// Whether the subscriber was chosen by the service that the text claims to be of.
+    pub by_service: bool,
     /// Time from acceptance to the deadline.
     pub deadline: Duration,
+    /// What was recognised in the text.
+    pub found: Recognised,
     /// What would go out; nothing when the message is dropped.
     pub recipients: Vec<PreviewedDelivery>,
 }
@@ -36,11 +41,14 @@ pub struct PreviewedDelivery {
 pub fn preview(
     subscribers: &Subscribers,
     templates: &Templates,
+    recogniser: &Recogniser,
     message: &InboundMessage,
     default_deadline: Duration,
 ) -> RoutePreview {
-    let route = subscribers.route(message);
-    let fields = Fields { name: route.name, body: &message.body, from: &message.from, to: &message.to };
+    let found = recogniser.of(message);
+    let route = subscribers.route(message, &found);
+    let InboundMessage { from, to, body, .. } = message;
+    let fields = Fields { name: route.name, body, from, to, found: &found };
     let recipients = route.recipients.iter().map(|recipient| {
         let channel = recipient.channel();
         let text = templates.render(&channel, &fields);
@@ -54,8 +62,10 @@ pub fn preview(
     RoutePreview {
         subscriber: route.name.to_owned(),
         matched: route.matched,
-        deadline: route.deadline.unwrap_or(default_deadline),
+        by_service: route.by_service,
+        deadline: route.deadline.of(&found, default_deadline),
         recipients: recipients.collect(),
+        found,
     }
 }
 
@@ -75,6 +85,12 @@ sms = ["+14443332222"]
 slack = [{ url = "https://hooks.slack.com/services/T0/B0/secret", channel = "#mfa" }]
 
 [[subscriber]]
+name = "Fernway people"
+service = ["FERNWAY"]
+deadline = "auto"
+sms = ["+14443332222"]
+
+[[subscriber]]
 name = "Noise"
 body = "promo"
 drop = true
@@ -92,7 +108,13 @@ sms = ["+10009998765"]
             to: Address::parse("+15005550006").unwrap(),
             body: Body::new(body),
         };
-        preview(&subscribers.unwrap(), &Templates::default(), &message, Duration::from_secs(600))
+        preview(
+            &subscribers.unwrap(),
+            &Templates::default(),
+            &Recogniser::new(),
+            &message,
+            Duration::from_secs(600),
+        )
     }
 
     #[test]
@@ -103,6 +125,14 @@ sms = ["+10009998765"]
             "subscriber": "GitHub",
             "match": "subscriber",
             "deadline": "90s",
+            "recognised": {
+                "code": null,
+                "service": null,
+                "domain": null,
+                "expires_in": null,
+                "confidence": 0.0,
+                "evidence": { "code": null, "service": null },
+            },
             "recipients": [
                 {
                     "channel": "sms",
@@ -119,10 +149,29 @@ sms = ["+10009998765"]
         assert_eq!(shown, expected);
         let page = text::route(&preview, Style::PLAIN);
         assert!(
-            page.starts_with("subscriber  GitHub\ndeadline    90s\n\nsms  +1******2222\n  | MFA "),
+            page.starts_with("subscriber  GitHub\ndeadline    90s\ncode        -\nservice     -\n"),
             "{page}"
         );
+        assert!(page.contains("\n\nsms  +1******2222\n  | MFA "), "{page}");
         assert!(!page.contains("secret") && !page.contains("4443332222"), "{page}");
+    }
+
+    #[test]
+    fn what_was_recognised_is_shown_and_chooses_by_service_whatever_the_number() {
+        for from in ["+19998887777", "72404"] {
+            let preview = route(from, "481902 is your Fernway code. It expires in 2 minutes.");
+            assert_eq!((preview.subscriber.as_str(), preview.by_service), ("Fernway people", true));
+            assert_eq!(preview.deadline, Duration::from_secs(120));
+            let page = text::route(&preview, Style::PLAIN);
+            assert!(
+                page.starts_with("subscriber  Fernway people (by its service)\ndeadline    2m\n"),
+                "{page}"
+            );
+            assert!(page.contains("\ncode        481902 (by its noun)\nservice     Fernway (by "), "{page}");
+            let shown: serde_json::Value = serde_json::from_str(&json::route(&preview)).unwrap();
+            assert_eq!(shown["recognised"]["code"], "481902");
+            assert_eq!(shown["recognised"]["expires_in"], "2m");
+        }
     }
 
     #[test]

@@ -123,25 +123,23 @@ pub fn stats_screen(counts: &Stats, first: bool, style: Style) -> String {
 
 /// `inspect`: what was recognised in a text.
 pub fn recognised(found: &Recognised, style: Style) -> String {
+    facts(style, &found_facts(found))
+}
+
+fn found_facts(found: &Recognised) -> [(&'static str, String); 5] {
     let or_none = |text: Option<&str>| text.map_or("-".to_owned(), |text| harmless(text, false).into_owned());
     let by =
         |evidence: Option<&'static str>| evidence.map_or(String::new(), |word| format!(" (by its {word})"));
     let code = or_none(found.code.as_ref().map(Code::expose));
+    let service = or_none(found.service.as_deref());
     let sure = found.code.as_ref().map_or("-".to_owned(), |_| format!("{:.2}", found.confidence));
-    facts(
-        style,
-        &[
-            ("code", code + &by(found.code_evidence.map(CodeEvidence::in_words))),
-            (
-                "service",
-                or_none(found.service.as_deref())
-                    + &by(found.service_evidence.map(ServiceEvidence::in_words)),
-            ),
-            ("domain", or_none(found.domain.as_deref())),
-            ("expires in", found.expires_in.map_or("-".to_owned(), duration_text)),
-            ("confidence", sure),
-        ],
-    )
+    [
+        ("code", code + &by(found.code_evidence.map(CodeEvidence::in_words))),
+        ("service", service + &by(found.service_evidence.map(ServiceEvidence::in_words))),
+        ("domain", or_none(found.domain.as_deref())),
+        ("expires in", found.expires_in.map_or("-".to_owned(), duration_text)),
+        ("confidence", sure),
+    ]
 }
 
 /// `dead list`: a letter a line, people masked. `limit` is how many were asked for.
@@ -314,15 +312,16 @@ pub fn status(message: &MessageStatus, style: Style) -> String {
 /// `route`: who would get a text, and how it would read.
 pub fn route(preview: &RoutePreview, style: Style) -> String {
     let how = match preview.matched {
+        Match::Subscriber if preview.by_service => " (by its service)",
         Match::Subscriber => "",
         Match::Fallback => " (fallback: no subscriber matches)",
         Match::Dropped => " (drops it)",
     };
     let name = style.paint(Paint::Heading, &harmless(&preview.subscriber, false));
-    let mut page = facts(
-        style,
-        &[("subscriber", format!("{name}{how}")), ("deadline", duration_text(preview.deadline))],
-    );
+    let mut known =
+        vec![("subscriber", format!("{name}{how}")), ("deadline", duration_text(preview.deadline))];
+    known.extend(found_facts(&preview.found));
+    let mut page = facts(style, &known);
     for delivery in &preview.recipients {
         let channel = style.paint(Paint::Heading, delivery.channel.as_str());
         let destination = harmless(&delivery.destination, false);

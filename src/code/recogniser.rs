@@ -14,6 +14,7 @@ use super::masking::cover;
 use super::reading::Reading;
 use super::scoring::{Scored, Scorer, Weights};
 use super::service::{ServiceName, service_of};
+use crate::message::InboundMessage;
 
 const LEXICON: &str = include_str!("lexicon.txt");
 const BRANDS: &str = include_str!("brands.txt");
@@ -224,6 +225,11 @@ impl Recogniser {
             found.service_evidence = Some(evidence);
         }
         found
+    }
+
+    /// What a message that arrived holds.
+    pub fn of(&self, message: &InboundMessage) -> Recognised {
+        self.recognise(message.body.expose(), Some(message.from.as_str()))
     }
 
     /// `text` for somebody who may not see its code: without anything that may be one, without any digit of

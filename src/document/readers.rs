@@ -139,8 +139,31 @@ impl<'d> Section<'d> {
 
     /// A duration with its unit, within `range`; see [`parse_duration`]. `None` when it is not there.
     pub fn duration(&self, key: &'static str, range: RangeInclusive<Duration>) -> Option<Duration> {
-        let text = self.quantity(key, "a duration with its unit, in quotes: \"10s\"")?;
-        let duration = self.parse(key, &text, parse_duration)?;
+        let text = self.quantity(key, DURATION)?;
+        self.duration_of(key, &text, range)
+    }
+
+    /// The same, or `word` in its place, which is `Some(None)`.
+    pub fn duration_or_word(
+        &self,
+        key: &'static str,
+        range: RangeInclusive<Duration>,
+        word: &str,
+    ) -> Option<Option<Duration>> {
+        let text = self.quantity(key, DURATION)?;
+        if text.as_str() == word {
+            return Some(None);
+        }
+        self.duration_of(key, &text, range).map(Some)
+    }
+
+    fn duration_of(
+        &self,
+        key: &'static str,
+        text: &Text,
+        range: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
+        let duration = self.parse(key, text, parse_duration)?;
         if range.contains(&duration) {
             return Some(duration);
         }
@@ -201,6 +224,8 @@ impl<'d> Section<'d> {
         self.string(key, expected, self.get(key)?)
     }
 }
+
+const DURATION: &str = "a duration with its unit, in quotes: \"10s\"";
 
 /// What a number must be.
 struct Between<'a, T>(&'a T, &'a T);

@@ -1,8 +1,9 @@
 //! From a message to its route.
 //!
-//! Every subscriber is listed under its most selective condition: its senders, else our numbers, else
-//! neither. For one message only the lists that its sender and receiver lead to are looked at, merged
-//! back into the order of the file, so that the first match still wins over every kind of condition.
+//! Every subscriber is listed under its most selective condition: its senders, else our numbers, else its
+//! services, else none of them. For one message only the lists that its sender, receiver and service lead to
+//! are looked at, merged back into the order of the file, so that the first match still wins over every kind
+//! of condition.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,7 +11,9 @@ use std::time::Duration;
 
 use regex::Regex;
 
+use super::deadline::Deadline;
 use super::senders::{SenderPattern, fold};
+use crate::code::Recognised;
 use crate::delivery::Recipient;
 use crate::document::Fault;
 use crate::message::InboundMessage;
@@ -47,8 +50,10 @@ pub struct Route<'s> {
     pub name: &'s str,
     /// How it was found.
     pub matched: Match,
-    /// Time from acceptance to the deadline, where the subscriber has its own.
-    pub deadline: Option<Duration>,
+    /// Whether the subscriber was chosen by the service that the text claims to be of, among others.
+    pub by_service: bool,
+    /// When nothing is sent any more.
+    pub deadline: Deadline,
     /// The recipients, each once, in the order of the file; none exactly when the message is dropped.
     pub recipients: &'s [Recipient],
 }
@@ -56,7 +61,7 @@ pub struct Route<'s> {
 /// What is done with a matching message.
 pub(super) struct Target {
     pub(super) name: String,
-    pub(super) deadline: Option<Duration>,
+    pub(super) deadline: Deadline,
     /// Line of `deadline`, or of the table without one.
     pub(super) deadline_line: usize,
     pub(super) drop: bool,
@@ -70,12 +75,14 @@ pub(super) struct Subscriber {
     /// Folded.
     pub(super) to: Vec<String>,
     pub(super) body: Option<Regex>,
+    /// Folded.
+    pub(super) service: Vec<String>,
     pub(super) target: Target,
 }
 
 impl Subscriber {
-    /// Whether all given conditions hold; `from` and `to` are folded.
-    fn takes(&self, from: &str, to: &str, body: &str) -> bool {
+    /// Whether all given conditions hold; `from`, `to` and `service` are folded.
+    fn takes(&self, from: &str, to: &str, service: Option<&str>, body: &str) -> bool {
         let sender_ok = self.from.is_empty()
             || self.from.iter().any(|pattern| match pattern {
                 SenderPattern::Exact(sender) => sender == from,
@@ -83,11 +90,12 @@ impl Subscriber {
             });
         sender_ok
             && (self.to.is_empty() || self.to.iter().any(|ours| ours == to))
+            && (self.service.is_empty() || self.service.iter().any(|one| Some(one.as_str()) == service))
             && self.body.as_ref().is_none_or(|pattern| pattern.is_match(body))
     }
 
     fn asks_for_senders_only(&self) -> bool {
-        self.to.is_empty() && self.body.is_none()
+        self.to.is_empty() && self.service.is_empty() && self.body.is_none()
     }
 }
 
@@ -101,7 +109,9 @@ struct Index {
     prefix: HashMap<String, Positions>,
     /// Those without `from`, by `to`.
     to: HashMap<String, Positions>,
-    /// Those with neither.
+    /// Those without either, by `service`.
+    service: HashMap<String, Positions>,
+    /// Those with none of them.
     open: Positions,
 }
 
@@ -121,7 +131,12 @@ impl Index {
                     push(index.to.entry(to.clone()).or_default(), position);
                 }
                 if subscriber.to.is_empty() {
-                    push(&mut index.open, position);
+                    for service in &subscriber.service {
+                        push(index.service.entry(service.clone()).or_default(), position);
+                    }
+                    if subscriber.service.is_empty() {
+                        push(&mut index.open, position);
+                    }
                 }
             }
         }
@@ -136,8 +151,14 @@ impl Index {
     }
 
     /// The subscribers that may take a message, each once, in the order of the file.
-    fn candidates<'i>(&'i self, from: &'i str, to: &'i str) -> impl Iterator<Item = usize> {
-        let lists = self.by_sender(from).chain(self.to.get(to)).chain([&self.open]);
+    fn candidates<'i>(
+        &'i self,
+        from: &'i str,
+        to: &'i str,
+        service: Option<&str>,
+    ) -> impl Iterator<Item = usize> {
+        let by_service = service.and_then(|service| self.service.get(service));
+        let lists = self.by_sender(from).chain(self.to.get(to)).chain(by_service).chain([&self.open]);
         let mut rests: Vec<&[usize]> = lists.map(Vec::as_slice).collect();
         std::iter::from_fn(move || {
             let first = rests.iter().filter_map(|rest| rest.first().copied()).min()?;
@@ -174,19 +195,23 @@ impl Subscribers {
         this
     }
 
-    /// Who gets `message`: the first subscriber in the order of the file all of whose conditions hold,
-    /// else the fallback.
-    pub fn route(&self, message: &InboundMessage) -> Route<'_> {
+    /// Who gets `message`, of which `found` was recognised: the first subscriber in the order of the file all
+    /// of whose conditions hold, else the fallback.
+    pub fn route(&self, message: &InboundMessage, found: &Recognised) -> Route<'_> {
         let (from, to) = (fold(message.from.as_str()), fold(message.to.as_str()));
-        let found = self.index.candidates(&from, &to).map(|position| &self.subscribers[position]);
-        let mut matching = found.filter(|subscriber| subscriber.takes(&from, &to, message.body.expose()));
-        let (target, matched) = match matching.next() {
-            Some(subscriber) => (&subscriber.target, Match::Subscriber),
-            None => (&self.fallback, Match::Fallback),
+        let service = found.service.as_deref().map(fold);
+        let (service, body) = (service.as_deref(), message.body.expose());
+        let candidates =
+            self.index.candidates(&from, &to, service).map(|position| &self.subscribers[position]);
+        let mut matching = candidates.filter(|subscriber| subscriber.takes(&from, &to, service, body));
+        let (target, matched, by_service) = match matching.next() {
+            Some(subscriber) => (&subscriber.target, Match::Subscriber, !subscriber.service.is_empty()),
+            None => (&self.fallback, Match::Fallback, false),
         };
         Route {
             name: &target.name,
             matched: if target.drop { Match::Dropped } else { matched },
+            by_service,
             deadline: target.deadline,
             recipients: &target.recipients,
         }
@@ -211,7 +236,7 @@ impl Subscribers {
     pub fn deadlines_beyond(&self, retention: Duration) -> Vec<Fault> {
         let targets = self.subscribers.iter().map(|subscriber| &subscriber.target).chain([&self.fallback]);
         targets
-            .filter(|target| target.deadline.is_some_and(|deadline| deadline > retention))
+            .filter(|target| target.deadline.fixed().is_some_and(|deadline| deadline > retention))
             .map(|target| Fault {
                 file: self.file.clone(),
                 line: target.deadline_line,
@@ -291,7 +316,13 @@ mod tests {
     }
 
     fn routed<'s>(all: &'s Subscribers, from: &str, to: &str, body: &str) -> &'s str {
-        all.route(&message(from, to, body)).name
+        let found = Recognised { service: service_of(body), ..Recognised::default() };
+        all.route(&message(from, to, body), &found).name
+    }
+
+    /// A stand-in for the recogniser: "Name: text".
+    fn service_of(body: &str) -> Option<String> {
+        body.split_once(": ").map(|(service, _)| service.to_owned())
     }
 
     const US: &str = "+15005550006";
@@ -304,13 +335,19 @@ mod tests {
             "from = [\"+1*\"]",
             "to = [\"+15005550006\"]",
             "body = \"code\"",
+            "service = [\"git\"]",
+            "from = [\"+1222*\"]\nservice = [\"Git\", \"Hub\"]",
             "from = [\"+12223334444\"]\nbody = \"code\"",
         ];
         for (first, a) in kinds.iter().enumerate() {
             for b in &kinds[..first] {
                 for (one, two) in [(a, b), (b, a)] {
                     let all = subscribers(&(rule("one", one) + &rule("two", two)));
-                    assert_eq!(routed(&all, "+12223334444", US, "your code"), "one", "{one} before {two}");
+                    assert_eq!(
+                        routed(&all, "+12223334444", US, "Git: your code"),
+                        "one",
+                        "{one} before {two}"
+                    );
                 }
             }
         }
@@ -326,6 +363,26 @@ mod tests {
         assert_eq!(routed(&all, "+13223334444", US, "AUTH0 code"), "Unknown");
         assert_eq!(routed(&all, "+12223334444", "+15005550007", "AUTH0 code"), "Unknown");
         assert_eq!(routed(&all, "+12223334444", US, "code"), "Unknown");
+    }
+
+    #[test]
+    fn a_service_is_known_by_any_number_and_without_case() {
+        let all = subscribers(
+            &(rule("Git at night", "service = [\"GitHub\"]\nbody = \"night\"")
+                + &rule("Ours", "service = [\"github\"]\nto = [\"+15005550007\"]")
+                + &rule("Git", "service = [\"GitHub\", \"GitLab\"]")),
+        );
+        for from in ["+12223334444", "+13223334444", "72404", "VERIFY"] {
+            assert_eq!(routed(&all, from, US, "GITHUB: code"), "Git");
+            assert_eq!(routed(&all, from, US, "gitlab: code"), "Git");
+            assert_eq!(routed(&all, from, US, "GitHub: night"), "Git at night");
+            assert_eq!(routed(&all, from, "+15005550007", "GitHub: code"), "Ours");
+            assert_eq!(routed(&all, from, US, "GitHubs: code"), "Unknown");
+            assert_eq!(routed(&all, from, US, "code"), "Unknown");
+        }
+        let found = |service: &str| Recognised { service: Some(service.to_owned()), ..Recognised::default() };
+        assert!(all.route(&message("72404", US, "code"), &found("GitHub")).by_service);
+        assert!(!all.route(&message("72404", US, "code"), &found("Other")).by_service);
     }
 
     #[test]
@@ -359,7 +416,7 @@ mod tests {
             }
         }
         let all = subscribers(&text);
-        let looked_at = |from: &str, to: &str| all.index.candidates(from, to).count();
+        let looked_at = |from: &str, to: &str| all.index.candidates(from, to, None).count();
         assert_eq!(looked_at("+12220009998", US), 3);
         assert_eq!(looked_at("+12229999999", US), 1);
         assert_eq!(looked_at("+12220000002", "+13330000003"), 4);
@@ -400,13 +457,17 @@ mod tests {
         let from = prop::collection::vec(sender, 0..3);
         let to = prop::option::of(prop::sample::select(vec!["+15005550006", "+15005550007"]));
         let body = prop::option::of(prop::sample::select(vec!["a", "^b", "."]));
-        (from, to, body).prop_filter_map("no condition", |(from, to, body)| {
+        let service = prop::option::of(prop::sample::select(vec!["Git", "hub"]));
+        (from, to, service, body).prop_filter_map("no condition", |(from, to, service, body)| {
             let mut text = String::new();
             if !from.is_empty() {
                 text += &format!("from = {from:?}\n");
             }
             if let Some(to) = to {
                 text += &format!("to = [{to:?}]\n");
+            }
+            if let Some(service) = service {
+                text += &format!("service = [{service:?}]\n");
             }
             if let Some(body) = body {
                 text += &format!("body = {body:?}\n");
@@ -421,13 +482,15 @@ mod tests {
             conditions in prop::collection::vec(condition(), 0..12),
             from in prop::sample::select(vec!["+1222333444", "+12223334445", "+19", "abc", "ABD", "12345", "x"]),
             to in prop::sample::select(vec!["+15005550006", "+15005550008"]),
-            body in prop::sample::select(vec!["", "a", "ba", "zzz"]),
+            body in prop::sample::select(vec!["", "a", "ba", "zzz", "GIT: a", "Hub: b", "Other: a"]),
         ) {
             let text: String =
                 conditions.iter().enumerate().map(|(i, condition)| rule(&i.to_string(), condition)).collect();
             let all = subscribers(&text);
             let (folded_from, folded_to) = (fold(from), fold(to));
-            let expected = all.subscribers.iter().find(|one| one.takes(&folded_from, &folded_to, body));
+            let service = service_of(body).as_deref().map(fold);
+            let takes = |one: &&Subscriber| one.takes(&folded_from, &folded_to, service.as_deref(), body);
+            let expected = all.subscribers.iter().find(takes);
             let expected = expected.map_or("Unknown", |one| one.target.name.as_str());
             prop_assert_eq!(routed(&all, from, to, body), expected);
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use regex::{Regex, RegexBuilder};
 
+use super::deadline::Deadline;
 use super::matching::{Subscriber, Subscribers, Target};
 use super::senders::{SenderPattern, fold, parse_sender};
 use crate::delivery::{Recipient, WebhookUrl};
@@ -51,21 +52,20 @@ fn build(root: &Section<'_>, file: &str) -> Option<Subscribers> {
 type Patterns = HashMap<String, Regex>;
 
 fn subscriber(section: &Section<'_>, patterns: &mut Patterns) -> Option<Subscriber> {
-    for key in ["source", "service"] {
-        section.later(key);
-    }
+    section.later("source");
     let from = condition(section, "from", SenderPattern::parse);
     let to = condition(section, "to", |text| parse_sender(text).map(|address| fold(address.as_str())));
     let body = section.parsed("body", |text| pattern(text, patterns));
+    let service = condition(section, "service", parse_service);
     let conditions = ["from", "to", "body", "source", "service"];
     if !conditions.into_iter().any(|condition| section.has(condition)) {
         section.fault(
             section.line(),
-            "a subscriber needs a condition: `from`, `to` or `body`; [fallback] takes the rest",
+            "a subscriber needs a condition: `from`, `to`, `service` or `body`; [fallback] takes the rest",
         );
     }
     let target = target(section, None)?;
-    Some(Subscriber { line: section.line(), from, to, body, target })
+    Some(Subscriber { line: section.line(), from, to, body, service, target })
 }
 
 /// A list of what must hold. One that is there and empty would hold for no message, or for all: a slip.
@@ -86,7 +86,12 @@ fn target(section: &Section<'_>, default_name: Option<&str>) -> Option<Target> {
         Some(default) if !section.has("name") => Some(default.to_owned()),
         _ => section.required("name", parse_name),
     };
-    let deadline = section.duration("deadline", Duration::from_millis(1)..=LONGEST);
+    let deadline = section.duration_or_word("deadline", Duration::from_millis(1)..=LONGEST, "auto");
+    let deadline = match deadline {
+        None => Deadline::Default,
+        Some(None) => Deadline::Auto,
+        Some(Some(deadline)) => Deadline::Fixed(deadline),
+    };
     let drop = section.flag("drop", false);
     let sms = section.list("sms", |text| PhoneNumber::parse(text).map(|to| Recipient::Sms { to }));
     let slack = section.list_or_tables("slack", slack_url, slack_table);
@@ -114,6 +119,12 @@ fn target(section: &Section<'_>, default_name: Option<&str>) -> Option<Target> {
 pub fn parse_name(text: &str) -> Result<String, Malformed> {
     let ok = !text.trim().is_empty() && text.chars().count() <= 64 && !text.chars().any(char::is_control);
     if ok { Ok(text.to_owned()) } else { Err(Malformed("a name is 1 to 64 printable characters")) }
+}
+
+/// Reads a service as an operator names it: what `smsctl inspect` shows, in any letter case.
+fn parse_service(text: &str) -> Result<String, Malformed> {
+    let ok = parse_name(text).is_ok() && text.trim() == text;
+    if ok { Ok(fold(text)) } else { Err(Malformed("a service is 1 to 64 printable characters")) }
 }
 
 fn pattern(text: &str, patterns: &mut Patterns) -> Result<Regex, Malformed> {

@@ -14,6 +14,7 @@ use super::settings::ChannelPlan;
 use super::slots::{SLOW_AFTER, Slot};
 use super::store_time::StoreTime;
 use crate::channel::contract::{Channel, Dispatch};
+use crate::code::Recognised;
 use crate::delivery::{Attempt, ChannelId, DeadCause, Outcome, Reason, Recipient, Settlement};
 use crate::message::InboundMessage;
 use crate::metrics::InFlight;
@@ -59,7 +60,15 @@ pub(super) async fn attempt(parts: &AttemptParts, work: Work, hold: Hold, mut sl
         finish_unsent(parts, work, settlement).await;
         return;
     }
-    let fields = Fields { name: &work.subscriber, body: &message.body, from: &message.from, to: &message.to };
+    // Its routing has read the text already. That is not stored: reading it once more, where the template asks for
+    // it, costs less than keeping it, and gives the same.
+    let found = if parts.templates.tell_what_was_recognised(&parts.id) {
+        parts.shared.recogniser.of(&message)
+    } else {
+        Recognised::default()
+    };
+    let InboundMessage { from, to, body, .. } = &message;
+    let fields = Fields { name: &work.subscriber, body, from, to, found: &found };
     let text = parts.templates.render(&parts.id, &fields);
     let dispatch = Dispatch { delivery: work.lease.key().work.clone(), recipient, text, time_left };
 

@@ -14,6 +14,7 @@ use super::recorder::Recorder;
 use super::run::Shared;
 use super::store_time::StoreTime;
 use crate::clock::Timestamp;
+use crate::code::{CodeEvidence, ServiceEvidence};
 use crate::delivery::{Attempt, ChannelId, DeadCause, DestinationKeyer, Outcome, Reason, Settlement};
 use crate::message::InboundMessage;
 use crate::queue::contract::{
@@ -40,8 +41,17 @@ fn channels(expansions: &[Expansion]) -> impl Iterator<Item = &ChannelId> {
 
 /// What routing one message came to.
 enum Routed {
-    To(Expansion, Match),
+    To(Expansion, Told),
     Failed(Settle),
+}
+
+/// What the log says of a route: how it was found, and what told the code and the service. Never what they are.
+#[derive(Clone, Copy)]
+struct Told {
+    matched: Match,
+    by_service: bool,
+    code: Option<CodeEvidence>,
+    service: Option<ServiceEvidence>,
 }
 
 impl Fanout {
@@ -117,8 +127,8 @@ impl Fanout {
         let mut matches = Vec::with_capacity(items.len());
         for work in items {
             match self.decide(work, &subscribers, time) {
-                Routed::To(expansion, found) => {
-                    matches.push((expansion.lease.key().work.clone(), expansion.subscriber.clone(), found));
+                Routed::To(expansion, told) => {
+                    matches.push((expansion.lease.key().work.clone(), expansion.subscriber.clone(), told));
                     expansions.push(expansion);
                 }
                 Routed::Failed(settle) => self.fail(settle).await,
@@ -127,11 +137,13 @@ impl Fanout {
         let made: Vec<ChannelId> = channels(&expansions).cloned().collect();
         let Some(settled) = self.expand(expansions).await else { return };
         self.shared.appetite.routed(made.iter());
-        for ((delivery, subscriber, found), settled) in matches.into_iter().zip(settled) {
+        for ((delivery, subscriber, told), settled) in matches.into_iter().zip(settled) {
             if settled == Settled::Expanded {
-                self.shared.metrics.routed(found);
+                self.shared.metrics.routed(told.matched);
                 tracing::info!(
-                    message_id = %delivery.message, subscriber, matched = found.as_str(), "routed"
+                    message_id = %delivery.message, subscriber, matched = told.matched.as_str(),
+                    by_service = told.by_service, code_by = told.code.map(CodeEvidence::as_str),
+                    service_by = told.service.map(ServiceEvidence::as_str), "routed"
                 );
             }
         }
@@ -146,13 +158,13 @@ impl Fanout {
         };
         let routed = catch_unwind(AssertUnwindSafe(|| self.deliveries(&message, subscribers)));
         match routed {
-            Ok((subscriber, deadline, deliveries, found)) => {
-                let lost = deliveries.is_empty() && found != Match::Dropped;
+            Ok((subscriber, deadline, deliveries, told)) => {
+                let lost = deliveries.is_empty() && told.matched != Match::Dropped;
                 if lost {
                     let settlement = Settlement::Dead { cause: DeadCause::Unroutable, attempt: None };
                     return Routed::Failed(Settle { lease: work.lease, settlement });
                 }
-                Routed::To(Expansion { lease: work.lease, subscriber, deadline, deliveries }, found)
+                Routed::To(Expansion { lease: work.lease, subscriber, deadline, deliveries }, told)
             }
             Err(_) => {
                 tracing::error!(message_id = %message.id, "routing failed inside");
@@ -179,8 +191,9 @@ impl Fanout {
         &self,
         message: &InboundMessage,
         subscribers: &Subscribers,
-    ) -> (String, Duration, Vec<NewDelivery>, Match) {
-        let route = subscribers.route(message);
+    ) -> (String, Duration, Vec<NewDelivery>, Told) {
+        let found = self.shared.recogniser.of(message);
+        let route = subscribers.route(message, &found);
         let deliveries = route
             .recipients
             .iter()
@@ -192,7 +205,13 @@ impl Fanout {
                 recipient: serde_json::to_vec(recipient).expect("a recipient is plain strings"),
             })
             .collect();
-        (route.name.to_owned(), route.deadline.unwrap_or(self.deadline), deliveries, route.matched)
+        let told = Told {
+            matched: route.matched,
+            by_service: route.by_service,
+            code: found.code_evidence,
+            service: found.service_evidence,
+        };
+        (route.name.to_owned(), route.deadline.of(&found, self.deadline), deliveries, told)
     }
 
     async fn fail(&self, settle: Settle) {

@@ -17,6 +17,7 @@ use super::slots::Slots;
 use super::suspects::Suspects;
 use super::upkeep;
 use crate::channel::contract::Channel;
+use crate::code::Recogniser;
 use crate::delivery::DestinationKeyer;
 use crate::metrics::WorkerMetrics;
 use crate::queue::contract::{Buried, Owner, Queue};
@@ -34,6 +35,8 @@ pub struct WorkerParts {
     pub subscribers: watch::Receiver<Arc<Subscribers>>,
     /// What it says.
     pub templates: Templates,
+    /// What texts hold.
+    pub recogniser: Arc<Recogniser>,
     /// What to do about failures.
     pub retry: RetryPolicy,
     /// Names destinations in the store.
@@ -55,6 +58,7 @@ pub(super) struct Shared {
     pub(super) suspects: Suspects,
     pub(super) appetite: Appetite,
     pub(super) retry: RetryPolicy,
+    pub(super) recogniser: Arc<Recogniser>,
     /// No new work.
     pub(super) shutdown: CancellationToken,
     /// The drain is over: leave everything as it is.
@@ -97,8 +101,18 @@ impl Worker {
     /// Works until `shutdown`, then drains: no new work; what is in flight ends and is recorded, for at
     /// most `drain`; what is left after that is somebody else's when its leases run out.
     pub async fn run(self, shutdown: CancellationToken) {
-        let WorkerParts { queue, channels, subscribers, templates, retry, keyer, metrics, settings, owner } =
-            self.parts;
+        let WorkerParts {
+            queue,
+            channels,
+            subscribers,
+            templates,
+            recogniser,
+            retry,
+            keyer,
+            metrics,
+            settings,
+            owner,
+        } = self.parts;
         let abandon = CancellationToken::new();
         let stop_renewing = CancellationToken::new();
         let held = Held::new(settings.lease);
@@ -110,6 +124,7 @@ impl Worker {
             suspects: Suspects::new(),
             appetite: Appetite::of(channels.iter().map(|(channel, _)| channel.id())),
             retry,
+            recogniser: Arc::clone(&recogniser),
             shutdown: shutdown.clone(),
             abandon: abandon.clone(),
         });
@@ -118,7 +133,7 @@ impl Worker {
             tokio::spawn(held.renew(Arc::clone(&queue), owner.clone(), metrics, stop_renewing.clone()));
 
         let templates = Arc::new(templates);
-        let readdress = Arc::new(Readdress::new(subscribers.clone(), keyer.clone()));
+        let readdress = Arc::new(Readdress::new(subscribers.clone(), recogniser, keyer.clone()));
         let fanout = Arc::new(Fanout::new(
             Arc::clone(&shared),
             recorder.clone(),

@@ -193,7 +193,7 @@ fn a_route_is_shown_with_its_texts_and_people_masked() {
         bench.smsctl(&arguments).fine().json()
     };
     let route = ask("+12223334444", "hello <you>");
-    assert_fields(&route, &["subscriber", "match", "deadline", "recipients"]);
+    assert_fields(&route, &["subscriber", "match", "deadline", "recipients", "recognised"]);
     let head = (&route["subscriber"], &route["match"], &route["deadline"]);
     assert_eq!(head, (&json!("GitHub"), &json!("subscriber"), &json!("10m")));
     let recipients: &Vec<Value> = route["recipients"].as_array().unwrap();
