@@ -342,7 +342,6 @@ fn keys_of_later_versions_are_known_and_refused() {
         );
     }
     assert_one_fault_in("[[source]]\nname = \"office-sim\"\nkind = \"smsgate\"", 7, later);
-    assert_one_fault_in("[telemetry]\nendpoint = \"http://127.0.0.1\"", 7, later);
 }
 
 /// `name` and 32 bytes, all of them `fill`.

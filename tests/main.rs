@@ -24,3 +24,4 @@ mod signature_vectors;
 mod spool;
 mod subscribers;
 mod support;
+mod telemetry;

@@ -106,6 +106,7 @@ pub fn subscribers(data: &[u8]) {
                     from: Address::parse(from).expect("an address"),
                     to: Address::parse("+15005550006").expect("an address"),
                     body: Body::new("Your code is 204816"),
+                    trace: None,
                 };
                 assert!(!subscribers.route(&message).name.is_empty());
             }

@@ -91,6 +91,7 @@ sms = ["+10009998765"]
             from: Address::parse(from).unwrap(),
             to: Address::parse("+15005550006").unwrap(),
             body: Body::new(body),
+            trace: None,
         };
         preview(&subscribers.unwrap(), &Templates::default(), &message, Duration::from_secs(600))
     }

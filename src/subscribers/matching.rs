@@ -278,6 +278,7 @@ mod tests {
             from: Address::parse(from).unwrap(),
             to: Address::parse(to).unwrap(),
             body: Body::new(body),
+            trace: None,
         }
     }
 

@@ -21,6 +21,7 @@ use crate::metrics::WorkerMetrics;
 use crate::queue::contract::{Buried, Owner, Queue};
 use crate::retry::RetryPolicy;
 use crate::subscribers::Subscribers;
+use crate::telemetry::Tracer;
 use crate::template::Templates;
 
 /// Everything a worker is given; it makes none of it.
@@ -43,6 +44,8 @@ pub struct WorkerParts {
     pub settings: WorkerSettings,
     /// This process.
     pub owner: Owner,
+    /// What was done, for whoever looks at traces.
+    pub tracer: Tracer,
 }
 
 /// What every part of a running worker shares.
@@ -53,6 +56,7 @@ pub(super) struct Shared {
     pub(super) held: Arc<Held>,
     pub(super) suspects: Suspects,
     pub(super) retry: RetryPolicy,
+    pub(super) tracer: Tracer,
     /// No new work.
     pub(super) shutdown: CancellationToken,
     /// The drain is over: leave everything as it is.
@@ -95,8 +99,18 @@ impl Worker {
     /// Works until `shutdown`, then drains: no new work; what is in flight ends and is recorded, for at
     /// most `drain`; what is left after that is somebody else's when its leases run out.
     pub async fn run(self, shutdown: CancellationToken) {
-        let WorkerParts { queue, channels, subscribers, templates, retry, keyer, metrics, settings, owner } =
-            self.parts;
+        let WorkerParts {
+            queue,
+            channels,
+            subscribers,
+            templates,
+            retry,
+            keyer,
+            metrics,
+            settings,
+            owner,
+            tracer,
+        } = self.parts;
         let abandon = CancellationToken::new();
         let stop_renewing = CancellationToken::new();
         let held = Held::new(settings.lease);
@@ -107,6 +121,7 @@ impl Worker {
             held: Arc::clone(&held),
             suspects: Suspects::new(),
             retry,
+            tracer,
             shutdown: shutdown.clone(),
             abandon: abandon.clone(),
         });
