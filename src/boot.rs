@@ -23,9 +23,7 @@ use crate::channel::sms::SmsChannel;
 use crate::clock::Clock;
 use crate::config::{Config, LogFormat, LogSettings, QueueChoice};
 use crate::delivery::{ChannelId, DestinationKeyer};
-use crate::metrics::{
-    IngressMetrics, Metrics, QueueMetrics, RedisMetrics, TelemetryMetrics, WorkerMetrics,
-};
+use crate::metrics::{IngressMetrics, Metrics, QueueMetrics, RedisMetrics, TelemetryMetrics, WorkerMetrics};
 use crate::ops::{self, Probe};
 use crate::queue::contract::{Owner, Queue, QueueAdmin, QueueError, Stats};
 use crate::queue::embedded::EmbeddedQueue;

@@ -397,7 +397,8 @@ mod tests {
     #[test]
     fn a_trace_is_stored_with_the_message_and_missed_by_nobody() {
         let id = MessageId::parse(SID).unwrap();
-        let stored = |trace: &str| format!(r#"{{"v":1,"source":"twilio","from":"1","to":"2","body":"x"{trace}}}"#);
+        let stored =
+            |trace: &str| format!(r#"{{"v":1,"source":"twilio","from":"1","to":"2","body":"x"{trace}}}"#);
         let read = |trace: &str| InboundMessage::from_payload(&id, stored(trace).as_bytes()).unwrap();
         // What was written before messages had traces is as it was, and written again the same.
         let old = read("");

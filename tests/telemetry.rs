@@ -41,7 +41,8 @@ async fn one_trace_leads_from_the_webhook_to_every_attempt_across_both_programs(
     let installation = Installation::redis(&provider, &redis.url(), &more);
     let mut ingress = installation.start("sms-ingress").await;
     let mut worker = installation.start("sms-worker").await;
-    let posted = installation.poster().post_with(ingress.ingress, &sid(1), SENDER, TEXT, &[TRACEPARENT]).await;
+    let posted =
+        installation.poster().post_with(ingress.ingress, &sid(1), SENDER, TEXT, &[TRACEPARENT]).await;
     assert_eq!(posted, Some(200));
     installation.wait_until_done(&sid(1)).await;
     // What waits to be sent is sent before the end.
@@ -80,7 +81,9 @@ async fn one_trace_leads_from_the_webhook_to_every_attempt_across_both_programs(
         let mut found: Vec<_> = work
             .iter()
             .filter(|span| span.attribute("sms_broadcaster.delivery") == Some(delivery))
-            .map(|span| (span.attribute("sms_broadcaster.attempt"), span.attribute("error.type"), span.failed()))
+            .map(|span| {
+                (span.attribute("sms_broadcaster.attempt"), span.attribute("error.type"), span.failed())
+            })
             .collect();
         found.sort_unstable();
         found
@@ -90,13 +93,18 @@ async fn one_trace_leads_from_the_webhook_to_every_attempt_across_both_programs(
     assert_eq!(attempts("3"), [(Some("1"), None, false)]);
 
     // The log leads to the trace, and the trace to the log.
-    for (program, line, lines) in [(&ingress, "webhook", 1), (&worker, "routed", 1), (&worker, "attempt", 4)] {
+    for (program, line, lines) in [(&ingress, "webhook", 1), (&worker, "routed", 1), (&worker, "attempt", 4)]
+    {
         let log: Vec<serde_json::Value> =
             program.log().iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let written: Vec<_> = log.iter().filter(|entry| entry["message"] == line).collect();
         assert_eq!(written.len(), lines, "{line}: {log:#?}");
         for entry in written {
-            assert_eq!((&entry["trace_id"], &entry["message_id"]), (&TRACE.into(), &sid(1).into()), "{entry}");
+            assert_eq!(
+                (&entry["trace_id"], &entry["message_id"]),
+                (&TRACE.into(), &sid(1).into()),
+                "{entry}"
+            );
         }
     }
 
@@ -104,7 +112,8 @@ async fn one_trace_leads_from_the_webhook_to_every_attempt_across_both_programs(
     let slack_host = provider.api_base().replace("http://", "");
     for request in collector.requests() {
         assert_eq!(request.header("content-type"), Some("application/json"));
-        let sent = format!("{} {:?} {}", request.target, request.headers, String::from_utf8_lossy(&request.body));
+        let sent =
+            format!("{} {:?} {}", request.target, request.headers, String::from_utf8_lossy(&request.body));
         let ours = PHONES.map(|phone| &phone[1..]);
         for secret in ["493817", TEXT, &SENDER[1..], "5005550006", AUTH_TOKEN, &slack_host, "Example", "/mfa"]
             .iter()
@@ -184,21 +193,32 @@ async fn nothing_is_recorded_where_the_ratio_is_0() {
 #[tokio::test]
 async fn spans_that_are_not_taken_are_sent_again_or_counted() {
     let (provider, collector) = (Provider::start(), Collector::start());
-    collector.script([Reply::status(503).header("Retry-After", "0"), Reply::status(400)]);
     let installation = Installation::embedded(&provider, &format!("{FAST}{}", collector.settings()));
     let program = installation.start("sms-broadcaster").await;
-    assert_eq!(installation.post(program.ingress, &sid(1), SENDER, TEXT).await, Some(200));
     let spans = |result: &str| format!("sms_broadcaster_telemetry_spans_total{{result=\"{result}\"}}");
+
+    // What is refused is refused for good.
+    collector.always(Reply::status(400));
+    assert_eq!(installation.post(program.ingress, &sid(1), SENDER, TEXT).await, Some(200));
     installation.wait_for_metric(&program, &format!("{} 6", spans("failed"))).await;
-    // The very same was sent twice: once put off, once refused.
-    let requests = collector.requests();
-    assert_eq!((requests.len(), &requests[0].body), (2, &requests[1].body));
     assert!(program.log().iter().any(|line| line.contains("not taken") && line.contains("status 400")));
 
-    collector.script([Reply::status(429).header("Retry-After", "0")]);
+    // What is put off is sent again, the very same.
+    let before = collector.requests().len();
+    collector.always(Reply::status(200).body("{}"));
+    collector.script([Reply::status(503).header("Retry-After", "0")]);
     assert_eq!(installation.post(program.ingress, &sid(2), SENDER, TEXT).await, Some(200));
     installation.wait_for_metric(&program, &format!("{} 6", spans("exported"))).await;
+    let requests = &collector.requests()[before..];
+    assert_eq!((requests[0].status, requests[1].status), (Some(503), Some(200)));
+    assert_eq!(requests[0].body, requests[1].body);
     assert_eq!(collector.spans().len(), 6);
+
+    // What a good answer leaves out is counted as well.
+    collector.always(Reply::status(200).body(r#"{"partialSuccess":{"rejectedSpans":"1000"}}"#));
+    assert_eq!(installation.post(program.ingress, &sid(3), SENDER, TEXT).await, Some(200));
+    installation.wait_for_metric(&program, &format!("{} 12", spans("failed"))).await;
+    installation.wait_for_metric(&program, &format!("{} 6", spans("exported"))).await;
     installation.wait_for_metric(&program, &format!("{} 0", spans("dropped"))).await;
 }
 

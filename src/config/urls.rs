@@ -178,7 +178,10 @@ mod tests {
         assert_eq!(masked_collector(&parsed), "https://***@otlp.example/…");
         assert_eq!(format!("{parsed:?}"), "Collector");
         let plain = parse_collector("http://127.0.0.1:4318").unwrap();
-        assert_eq!((plain.basic.is_none(), masked_collector(&plain)), (true, "http://127.0.0.1:4318".to_owned()));
+        assert_eq!(
+            (plain.basic.is_none(), masked_collector(&plain)),
+            (true, "http://127.0.0.1:4318".to_owned())
+        );
         for bad in [
             "",
             "127.0.0.1:4318",

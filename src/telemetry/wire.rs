@@ -194,8 +194,11 @@ mod tests {
             })
         );
         let named = &written["resourceSpans"][0]["resource"]["attributes"];
-        assert!(named.as_array().unwrap().contains(
-            &json!({"key": "service.name", "value": {"stringValue": "sms-worker"}})
-        ));
+        assert!(
+            named
+                .as_array()
+                .unwrap()
+                .contains(&json!({"key": "service.name", "value": {"stringValue": "sms-worker"}}))
+        );
     }
 }

@@ -53,8 +53,7 @@ pub(super) async fn attempt(parts: &AttemptParts, work: Work, hold: Hold, mut sl
     let mut in_flight = parts.shared.metrics.in_flight(parts.id.as_str());
     let message = InboundMessage::from_payload(&work.lease.key().work.message, &work.payload).ok();
     let trace = message.as_ref().and_then(|message| message.trace);
-    let mut span =
-        parts.shared.tracer.process("deliver", parts.lane.as_str(), &work.lease.key().work, trace);
+    let mut span = parts.shared.tracer.process("deliver", parts.lane.as_str(), &work.lease.key().work, trace);
     let recipient = message.as_ref().and_then(|message| recipient(parts, &work, message, &span));
     let (Some(message), Some(recipient)) = (message, recipient) else {
         let outcome = Outcome::Permanent { reason: Reason::Unreadable, status: None, code: None };

@@ -14,7 +14,9 @@ use super::recorder::Recorder;
 use super::run::Shared;
 use super::store_time::StoreTime;
 use crate::clock::Timestamp;
-use crate::delivery::{Attempt, ChannelId, DeadCause, DeliveryId, DestinationKeyer, Outcome, Reason, Settlement};
+use crate::delivery::{
+    Attempt, ChannelId, DeadCause, DeliveryId, DestinationKeyer, Outcome, Reason, Settlement,
+};
 use crate::message::InboundMessage;
 use crate::queue::contract::{
     Claim, Expansion, Lane, LaneLimits, MAX_BATCH, NewDelivery, Settle, Settled, Work,

@@ -29,7 +29,8 @@ async fn start_ingress(bench: &Bench) -> DropGuard {
     let config = Config::load(&bench.config(), &env).unwrap();
     let metrics = Metrics::new(Timestamp::from_millis(0));
     let metrics = Arc::new(IngressMetrics::register(&metrics, &[SOURCE]));
-    let router = ingress::router(config.ingress, config.twilio, bench.queue.clone().unwrap(), metrics, Tracer::off());
+    let router =
+        ingress::router(config.ingress, config.twilio, bench.queue.clone().unwrap(), metrics, Tracer::off());
     let stop = CancellationToken::new();
     tokio::spawn(server::serve(listener, router, stop.clone(), Duration::ZERO));
     stop.drop_guard()

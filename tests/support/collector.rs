@@ -73,7 +73,9 @@ fn spans(request: &Received) -> Vec<Sent> {
         let service = named.iter().find(|pair| pair["key"] == "service.name").expect("a service");
         let service = service["value"]["stringValue"].as_str().expect("its name").to_owned();
         for scope in list(&resource["scopeSpans"]) {
-            found.extend(list(&scope["spans"]).into_iter().map(|span| Sent { service: service.clone(), span }));
+            found.extend(
+                list(&scope["spans"]).into_iter().map(|span| Sent { service: service.clone(), span }),
+            );
         }
     }
     found
