@@ -115,6 +115,7 @@ pub(crate) fn message(from: &str) -> InboundMessage {
         from: Address::parse(from).expect("an address"),
         to: Address::parse(TO).expect("an address"),
         body: Body::new(TEXT),
+        trace: None,
     }
 }
 

@@ -142,7 +142,7 @@ async fn reach(config: &Config) -> Result<(), QueueError> {
 fn route(file: &Path, flags: RouteFlags) -> Result<(), Failure> {
     let Setup { config, subscribers, templates } = Setup::load(file, &process_environment)?;
     let TestMessage { id, from, to, body } = message(&config, flags.message, admin::random_message_id())?;
-    let message = InboundMessage { id, source: SOURCE.to_owned(), from, to, body };
+    let message = InboundMessage { id, source: SOURCE.to_owned(), from, to, body, trace: None };
     let preview =
         admin::preview(&subscribers, &templates, &Recogniser::new(), &message, config.worker.deadline);
     if flags.json { show_json(&json::route(&preview)) } else { show(&text::route(&preview, style())) }

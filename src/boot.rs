@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::code::Recogniser;
 use crate::config::{Config, LogFormat, LogSettings, QueueChoice};
 use crate::delivery::{ChannelId, DestinationKeyer};
-use crate::metrics::{IngressMetrics, Metrics, QueueMetrics, RedisMetrics, WorkerMetrics};
+use crate::metrics::{IngressMetrics, Metrics, QueueMetrics, RedisMetrics, TelemetryMetrics, WorkerMetrics};
 use crate::ops::{self, Probe};
 use crate::queue::contract::{Owner, Queue, QueueAdmin, QueueError, Stats};
 use crate::queue::embedded::EmbeddedQueue;
@@ -35,7 +35,7 @@ use crate::source::twilio::SOURCE;
 use crate::subscribers::Subscribers;
 use crate::worker::settings::ChannelPlan;
 use crate::worker::{Worker, WorkerParts};
-use crate::{ingress, reload, server, setup};
+use crate::{ingress, reload, server, setup, telemetry};
 
 /// What a process does.
 pub struct Roles {
@@ -43,6 +43,18 @@ pub struct Roles {
     pub ingress: bool,
     /// Routes and delivers, to begin with by these.
     pub worker: Option<Subscribers>,
+}
+
+impl Roles {
+    /// The process as a maker of spans.
+    fn resource(&self) -> telemetry::Resource {
+        let service = match (self.ingress, &self.worker) {
+            (true, None) => "sms-ingress",
+            (false, _) => "sms-worker",
+            (true, Some(_)) => "sms-broadcaster",
+        };
+        telemetry::Resource { service, instance: format!("{:016x}", fastrand::u64(..)) }
+    }
 }
 
 /// Writes log lines to standard error as `settings` say. Only our own lines: what libraries log may
@@ -110,6 +122,9 @@ pub fn end_on_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
 /// A running service.
 pub struct Service {
     tasks: tokio::task::JoinSet<()>,
+    /// Sends spans until everything that makes them has ended.
+    exporting: Option<AbortOnDropHandle<()>>,
+    stop_exporting: CancellationToken,
     /// Answers until everything else has ended: a drain can be watched.
     ops: AbortOnDropHandle<()>,
     stop_ops: CancellationToken,
@@ -140,6 +155,17 @@ impl Service {
         metrics.config_reloaded(true, clock.now());
         let mut tasks = tokio::task::JoinSet::new();
         let drain = config.worker.drain;
+        let (tracer, exporter) = telemetry::start(
+            config.telemetry.clone(),
+            store.kind.system(),
+            roles.resource(),
+            http.clone(),
+            clock.clone(),
+            TelemetryMetrics::register(&metrics),
+        );
+        let stop_exporting = CancellationToken::new();
+        let exporting = exporter
+            .map(|exporter| AbortOnDropHandle::new(tokio::spawn(exporter.run(stop_exporting.clone()))));
 
         let mut spool = None;
         if roles.ingress {
@@ -155,7 +181,8 @@ impl Service {
                 spool = Some((spooling, Arc::clone(&counted)));
             }
             let listener = bind(config.ingress.listen, "ingress.listen").await?;
-            let router = ingress::router(config.ingress.clone(), config.twilio.clone(), intake, counted);
+            let (settings, twilio) = (config.ingress.clone(), config.twilio.clone());
+            let router = ingress::router(settings, twilio, intake, counted, tracer.clone());
             tracing::info!(listen = %config.ingress.listen, "receiving webhooks");
             tasks.spawn(server::serve(listener, router, shutdown.clone(), drain));
         }
@@ -177,6 +204,7 @@ impl Service {
                 metrics: counted,
                 settings: config.worker.clone(),
                 owner: Owner::new(&host_name()),
+                tracer,
             });
             tasks.spawn(reload::follow(
                 Arc::clone(&config),
@@ -208,7 +236,7 @@ impl Service {
         let router = ops::router(Arc::new(probe));
         let serving = server::serve(listener, router, stop_ops.clone(), Duration::from_secs(1));
         let ops = AbortOnDropHandle::new(tokio::spawn(serving));
-        Ok(Self { tasks, ops, stop_ops, fatal })
+        Ok(Self { tasks, exporting, stop_exporting, ops, stop_ops, fatal })
     }
 
     /// Waits for its end.
@@ -216,6 +244,11 @@ impl Service {
         let mut failed = false;
         while let Some(ended) = self.tasks.join_next().await {
             failed |= ended.is_err();
+        }
+        self.stop_exporting.cancel();
+        if let Some(exporting) = self.exporting.take() {
+            // Whatever becomes of the last spans, the service did its work.
+            let _ = exporting.await;
         }
         self.stop_ops.cancel();
         failed |= self.ops.await.is_err();
@@ -238,6 +271,16 @@ struct Store {
 enum StoreKind {
     Embedded(Arc<EmbeddedQueue>),
     Redis(Arc<RedisQueue>),
+}
+
+impl StoreKind {
+    /// What it is, in a word for traces.
+    fn system(&self) -> &'static str {
+        match self {
+            Self::Embedded(_) => "sqlite",
+            Self::Redis(_) => "redis",
+        }
+    }
 }
 
 impl Store {

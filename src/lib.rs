@@ -14,10 +14,10 @@
 //!
 //! A module uses only modules that stand before it in this list (`tests/layers.rs` holds us to it):
 //!
-//! * 0 facts: [`clock`], [`message`], [`delivery`].
+//! * 0 facts: [`clock`], [`trace`], [`message`], [`delivery`].
 //! * 1 pure logic and measures: [`code`], [`forbidden`], [`document`], [`subscribers`], [`template`], [`seal`], [`retry`], [`quiet`], [`metrics`].
 //! * 2 the two ports: [`queue::contract`], [`channel::contract`].
-//! * 3 back-ends, channels, sources, sockets: the rest of [`queue`], [`channel`], [`source`], and [`server`].
+//! * 3 back-ends, channels, sources, sockets: the rest of [`queue`], [`channel`], [`source`], [`telemetry`], and [`server`].
 //! * 4 services: [`ingress`], [`worker`], [`ops`], [`health`], [`admin`].
 //! * 5 assembly, which alone knows every concrete type: [`config`], [`setup`], [`reload`], [`boot`], [`cli`], [`demo`], [`init`].
 
@@ -47,5 +47,7 @@ pub mod server;
 pub mod setup;
 pub mod source;
 pub mod subscribers;
+pub mod telemetry;
 pub mod template;
+pub mod trace;
 pub mod worker;

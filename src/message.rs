@@ -9,6 +9,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::trace::TraceContext;
+
 /// Why a value could not become a domain type. Says what was expected, never what was given.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
@@ -252,6 +254,8 @@ pub struct InboundMessage {
     pub to: Address,
     /// What it says.
     pub body: Body,
+    /// The trace that its acceptance is part of, if that is known.
+    pub trace: Option<TraceContext>,
 }
 
 /// The stored form, version 1. Unknown fields are ignored so that a rollback can read what a newer
@@ -263,6 +267,9 @@ struct StoredV1 {
     from: Address,
     to: Address,
     body: String,
+    /// A `traceparent`. What older programs wrote has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trace: Option<String>,
 }
 
 impl InboundMessage {
@@ -274,6 +281,7 @@ impl InboundMessage {
             from: self.from.clone(),
             to: self.to.clone(),
             body: self.body.expose().to_owned(),
+            trace: self.trace.map(|trace| trace.to_string()),
         };
         serde_json::to_vec(&stored).expect("a struct of strings always serialises")
     }
@@ -291,6 +299,8 @@ impl InboundMessage {
             from: stored.from,
             to: stored.to,
             body: Body::new(stored.body),
+            // One that cannot be read is not worth a message.
+            trace: stored.trace.and_then(|trace| TraceContext::parse(&trace)),
         })
     }
 }
@@ -367,6 +377,7 @@ mod tests {
             from: Address::parse("+12223334444").unwrap(),
             to: Address::parse("+15005550006").unwrap(),
             body: Body::new("Your code is 493817 \"quoted\"\n✓"),
+            trace: None,
         };
         let back = InboundMessage::from_payload(&message.id, &message.to_payload()).unwrap();
         assert_eq!(back.body.expose(), message.body.expose());
@@ -381,5 +392,24 @@ mod tests {
             )
             .is_err()
         );
+    }
+
+    #[test]
+    fn a_trace_is_stored_with_the_message_and_missed_by_nobody() {
+        let id = MessageId::parse(SID).unwrap();
+        let stored =
+            |trace: &str| format!(r#"{{"v":1,"source":"twilio","from":"1","to":"2","body":"x"{trace}}}"#);
+        let read = |trace: &str| InboundMessage::from_payload(&id, stored(trace).as_bytes()).unwrap();
+        // What was written before messages had traces is as it was, and written again the same.
+        let old = read("");
+        assert!(old.trace.is_none());
+        assert_eq!(old.to_payload(), stored("").as_bytes());
+
+        let trace = r#","trace":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01""#;
+        let new = read(trace);
+        assert_eq!(new.trace.unwrap().trace_id.to_string(), "0af7651916cd43dd8448eb211c80319c");
+        assert_eq!(new.to_payload(), stored(trace).as_bytes());
+        // A spoiled trace costs the trace.
+        assert!(read(r#","trace":"00-no""#).trace.is_none());
     }
 }

@@ -123,6 +123,8 @@ fn what_is_not_said_is_the_default_of_the_contract() {
         "*New MFA challenge*\n From: {name}\n\n```\n{body}\n```"
     );
     assert_eq!((config.log.format, config.log.level), (LogFormat::Text, tracing::Level::INFO));
+    assert!(config.telemetry.collector.is_none());
+    assert!((config.telemetry.sample_ratio - 1.0).abs() < f64::EPSILON);
     assert_eq!(config.destination_secret(), TOKEN.as_bytes());
 }
 
@@ -158,6 +160,7 @@ fn the_example_file_says_every_key_and_nothing_but_defaults() {
         .replace("# url = \"redis:", "url = \"redis:")
         .replace("# api_key_sid = \"SK...\"", &format!("api_key_sid = \"SK{}\"", &SID[2..]))
         .replace("# api_key_secret = \"${TWILIO_API_KEY_SECRET}\"", "api_key_secret = \"x\"")
+        .replace("# otlp_endpoint = ", "otlp_endpoint = ")
         .replace("from = \"${MFA_FROM_PHONE}\"", "# from =")
         .replace(
             "# messaging_service_sid = \"MG...\"",
@@ -173,6 +176,21 @@ fn the_example_file_says_every_key_and_nothing_but_defaults() {
     assert_eq!(redis.sms.sender, SmsSender::Service(format!("MG{}", &SID[2..])));
     assert_eq!(redis.ingress.loop_guard, LoopGuard::against([]));
     assert_eq!(redis.sms.password.expose_secret(), "x");
+    let collector = redis.telemetry.collector.expect("a collector");
+    assert_eq!(collector.base.as_str(), "http://127.0.0.1:4318/");
+}
+
+#[test]
+fn a_collector_of_traces_is_checked_and_shown_without_its_password() {
+    let said = "[telemetry]\notlp_endpoint = \"https://us:pass@otlp.example/key/xyzzy\"\nsample_ratio = 0.25";
+    let shown = parse(&(minimal() + said)).unwrap().masked();
+    assert!(shown.contains("otlp_endpoint = \"https://***@otlp.example/…\"\nsample_ratio = 0.25"), "{shown}");
+    assert!(!shown.contains("pass") && !shown.contains("xyzzy"), "{shown}");
+    assert_one_fault_in("[telemetry]\notlp_endpoint = \"127.0.0.1:4318\"", 8, "http or https URL");
+    assert_one_fault_in("[telemetry]\notlp_endpoint = \"http://169.254.169.254\"", 8, "metadata");
+    assert_one_fault_in("[telemetry]\notlp_endpoint = \"http://c:4318/v1/traces\"", 8, "base URL");
+    assert_one_fault_in("[telemetry]\nsample_ratio = 1.5", 8, "`telemetry.sample_ratio`");
+    assert_one_fault_in("[telemetry]\nendpoint = \"http://127.0.0.1\"", 8, "did you mean `otlp_endpoint`?");
 }
 
 #[test]
@@ -342,7 +360,6 @@ fn keys_of_later_versions_are_known_and_refused() {
         );
     }
     assert_one_fault_in("[[source]]\nname = \"office-sim\"\nkind = \"smsgate\"", 7, later);
-    assert_one_fault_in("[telemetry]\nendpoint = \"http://127.0.0.1\"", 7, later);
 }
 
 /// `name` and 32 bytes, all of them `fill`.

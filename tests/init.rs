@@ -88,6 +88,7 @@ fn recipients(subscribers: &Subscribers) -> (String, usize) {
         from: Address::parse("72404").unwrap(),
         to: Address::parse("+15005550006").unwrap(),
         body: Body::new("x"),
+        trace: None,
     };
     let route = subscribers.route(&message, &sms_broadcaster::code::Recognised::default());
     (route.name.to_owned(), route.recipients.len())

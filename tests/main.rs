@@ -26,3 +26,4 @@ mod signature_vectors;
 mod spool;
 mod subscribers;
 mod support;
+mod telemetry;

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use sms_broadcaster::clock::Timestamp;
 use sms_broadcaster::delivery::ChannelId;
-use sms_broadcaster::metrics::{IngressMetrics, Metrics, QueueMetrics, RedisMetrics, WorkerMetrics};
+use sms_broadcaster::metrics::{
+    IngressMetrics, Metrics, QueueMetrics, RedisMetrics, TelemetryMetrics, WorkerMetrics,
+};
 use sms_broadcaster::source::twilio::SOURCE;
 
 use crate::support::installation::{Installation, PHONES, sid};
@@ -16,6 +18,7 @@ use crate::support::redis_server::RedisServer;
 fn scrape() -> String {
     let metrics = Metrics::new(Timestamp::from_millis(1_500));
     let _queue = QueueMetrics::register(&metrics, 1_000);
+    let _telemetry = TelemetryMetrics::register(&metrics);
     let _redis = RedisMetrics::register(&metrics);
     let _ingress = IngressMetrics::register(&metrics, &[SOURCE]);
     let channels = [ChannelId::sms(), ChannelId::slack()];
@@ -98,6 +101,7 @@ fn every_series_is_there_from_the_start() {
         "sms_broadcaster_config_reload_success 0",
         "sms_broadcaster_config_reload_timestamp_seconds 0",
         "sms_broadcaster_spool_messages 0",
+        r#"sms_broadcaster_telemetry_spans_total{result="dropped"} 0"#,
         "sms_broadcaster_draining 0",
         "sms_broadcaster_start_time_seconds 1.5",
         concat!("sms_broadcaster_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),

@@ -28,6 +28,7 @@ fn message(from: &str, body: &str) -> InboundMessage {
         from: Address::parse(from).unwrap(),
         to: Address::parse("+15005550006").unwrap(),
         body: Body::new(body),
+        trace: None,
     }
 }
 

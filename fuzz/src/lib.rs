@@ -107,6 +107,7 @@ pub fn subscribers(data: &[u8]) {
                     from: Address::parse(from).expect("an address"),
                     to: Address::parse("+15005550006").expect("an address"),
                     body: Body::new("Your code is 204816"),
+                    trace: None,
                 };
                 let found = Recognised { service: Some(from.to_owned()), ..Recognised::default() };
                 assert!(!subscribers.route(&message, &found).name.is_empty());

@@ -252,6 +252,7 @@ mod tests {
             from: Address::parse("+12223334444").unwrap(),
             to: Address::parse("+15005550006").unwrap(),
             body: Body::new("code 493817"),
+            trace: None,
         }
     }
 

@@ -107,6 +107,7 @@ sms = ["+10009998765"]
             from: Address::parse(from).unwrap(),
             to: Address::parse("+15005550006").unwrap(),
             body: Body::new(body),
+            trace: None,
         };
         preview(
             &subscribers.unwrap(),

@@ -400,6 +400,7 @@ mod tests {
             from: Address::parse("+12223334444").unwrap(),
             to: Address::parse("+15005550006").unwrap(),
             body: Body::new(body),
+            trace: None,
         };
         let attempt = Attempt {
             at: Timestamp::from_millis(1_500),

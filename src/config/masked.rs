@@ -28,6 +28,11 @@ impl Config {
         page.table("log");
         page.text("format", if self.log.format == LogFormat::Json { &"json" } else { &"text" });
         page.text("level", &self.log.level.as_str().to_ascii_lowercase());
+        page.table("telemetry");
+        if let Some(collector) = &self.telemetry.collector {
+            page.text("otlp_endpoint", &urls::masked_collector(collector));
+        }
+        page.bare("sample_ratio", &format_args!("{:?}", self.telemetry.sample_ratio));
         page.0
     }
 

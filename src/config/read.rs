@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use tracing::Level;
 
 use super::settings::{Config, LogFormat, LogSettings, QueueChoice};
-use super::urls::{parse_api_base, parse_redis_url};
+use super::urls::{parse_api_base, parse_collector, parse_redis_url};
 use crate::channel::slack::SlackSettings;
 use crate::channel::sms::{SmsSender, SmsSettings};
 use crate::delivery::ChannelId;
@@ -25,6 +25,7 @@ use crate::retry::RetryPolicy;
 use crate::seal::{Keyring, SealingKey};
 use crate::source::twilio::{MAX_TOKENS, PublicUrl, TwilioSettings};
 use crate::subscribers::parse_sender;
+use crate::telemetry::TelemetrySettings;
 use crate::template::{DEFAULT_SLACK, DEFAULT_SMS, Templates};
 use crate::worker::settings::{ChannelPlan, WorkerSettings};
 
@@ -37,9 +38,7 @@ const SHORTEST_LEASE: Duration = Duration::from_secs(2);
 /// Reads the whole file; `None` after at least one fault was noted.
 pub(super) fn build(root: &Section<'_>, path: &Path) -> Option<Config> {
     let folder = path.parent().unwrap_or(Path::new(""));
-    for key in ["source", "telemetry"] {
-        root.later(key);
-    }
+    root.later("source");
     let subscribers = root.parsed("subscribers", file_path).unwrap_or("subscribers.toml".into());
 
     let ingress = root.table("ingress", ingress);
@@ -58,6 +57,7 @@ pub(super) fn build(root: &Section<'_>, path: &Path) -> Option<Config> {
     });
     let templates = root.table("templates", templates);
     let log = root.table("log", log);
+    let telemetry = root.table("telemetry", telemetry);
 
     if ops_listen == ingress.listen && ops_listen.port() != 0 {
         root.fault(ops_line, "`ops.listen` must not be `ingress.listen`: metrics are not for the public");
@@ -111,6 +111,7 @@ pub(super) fn build(root: &Section<'_>, path: &Path) -> Option<Config> {
         channels,
         templates,
         log,
+        telemetry,
     })
 }
 
@@ -352,6 +353,14 @@ fn log(section: &Section<'_>) -> LogSettings {
     LogSettings {
         format: section.word("format", LogFormat::Text, &formats),
         level: section.word("level", Level::INFO, &levels),
+    }
+}
+
+fn telemetry(section: &Section<'_>) -> TelemetrySettings {
+    let default = TelemetrySettings::default();
+    TelemetrySettings {
+        collector: section.parsed("otlp_endpoint", parse_collector),
+        sample_ratio: section.number("sample_ratio", default.sample_ratio, 0.0..=1.0),
     }
 }
 

@@ -20,6 +20,7 @@ use crate::retry::RetryPolicy;
 use crate::seal::Keyring;
 use crate::source::twilio::TwilioSettings;
 use crate::subscribers::Subscribers;
+use crate::telemetry::TelemetrySettings;
 use crate::worker::settings::{ChannelPlan, WorkerSettings};
 
 /// Which back-end the queue has.
@@ -88,6 +89,8 @@ pub struct Config {
     pub templates: BTreeMap<ChannelId, String>,
     /// What is logged, and how.
     pub log: LogSettings,
+    /// What is traced, and for whom.
+    pub telemetry: TelemetrySettings,
 }
 
 impl Config {

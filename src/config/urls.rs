@@ -1,10 +1,12 @@
 //! What the URLs of the configuration must be.
 
+use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
 use url::Url;
 
 use crate::forbidden::names_forbidden_address;
 use crate::message::Malformed;
+use crate::telemetry::Collector;
 
 const FORBIDDEN: Malformed = Malformed("link-local and cloud metadata addresses are never called");
 
@@ -19,6 +21,32 @@ pub(super) fn parse_api_base(text: &str) -> Result<String, Malformed> {
         return Err(FORBIDDEN);
     }
     Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+/// Reads the base URL of a collector of traces, which may have user, password and a path prefix.
+pub(super) fn parse_collector(text: &str) -> Result<Collector, Malformed> {
+    let expected = "an http or https URL with a host, without query and fragment: \"http://127.0.0.1:4318\"";
+    let mut base = http_url(text, expected)?;
+    if names_forbidden_address(&base) {
+        return Err(FORBIDDEN);
+    }
+    if base.path().ends_with("/v1/traces") {
+        return Err(Malformed("the collector's base URL: /v1/traces is added to it"));
+    }
+    let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let (user, password) = (plain(base.username()), base.password().map(plain));
+    let has_user = !user.is_empty() || password.is_some();
+    let basic = has_user.then(|| (user, SecretString::from(password.unwrap_or_default())));
+    // A URL with a host takes both.
+    let cleared = base.set_username("").and_then(|()| base.set_password(None));
+    cleared.map_err(|()| Malformed(expected))?;
+    Ok(Collector { base, basic })
+}
+
+/// A collector's URL without user, password and path.
+pub(super) fn masked_collector(collector: &Collector) -> String {
+    let shown = masked(collector.base.as_str());
+    if collector.basic.is_some() { shown.replacen("://", "://***@", 1) } else { shown }
 }
 
 fn http_url(text: &str, expected: &'static str) -> Result<Url, Malformed> {
@@ -91,6 +119,8 @@ pub(super) fn masked(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret;
+
     use super::*;
 
     #[test]
@@ -136,6 +166,32 @@ mod tests {
             "redis://169.254.1.1",
         ] {
             assert!(parse_redis_url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_collector_has_an_address_and_may_have_a_password() {
+        let parsed = parse_collector("https://us%40er:p%20w@otlp.example/prefix/").unwrap();
+        assert_eq!(parsed.base.as_str(), "https://otlp.example/prefix");
+        let (user, password) = parsed.basic.as_ref().unwrap();
+        assert_eq!((user.as_str(), password.expose_secret()), ("us@er", "p w"));
+        assert_eq!(masked_collector(&parsed), "https://***@otlp.example/…");
+        assert_eq!(format!("{parsed:?}"), "Collector");
+        let plain = parse_collector("http://127.0.0.1:4318").unwrap();
+        assert_eq!(
+            (plain.basic.is_none(), masked_collector(&plain)),
+            (true, "http://127.0.0.1:4318".to_owned())
+        );
+        for bad in [
+            "",
+            "127.0.0.1:4318",
+            "grpc://127.0.0.1:4317",
+            "http://",
+            "http://c/v1/traces",
+            "http://c?key=secret",
+            "http://169.254.169.254",
+        ] {
+            assert!(parse_collector(bad).is_err(), "{bad}");
         }
     }
 

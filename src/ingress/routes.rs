@@ -16,15 +16,21 @@ use super::client::client;
 use super::intake::Intake;
 use super::settings::IngressSettings;
 use super::throttle::Throttle;
+use crate::message::InboundMessage;
 use crate::metrics::{IngressMetrics, WebhookResult};
 use crate::queue::contract::{Acceptance, Queue, QueueError};
 use crate::quiet::Quiet;
 use crate::server::Peer;
 use crate::source::twilio::{self, SOURCE, TwilioSettings, TwilioSource};
-use crate::source::verified::Refusal;
+use crate::source::verified::{Refusal, Verified};
+use crate::telemetry::{ActiveSpan, Tracer};
+use crate::trace::TraceContext;
 
 /// The header Twilio signs in.
 const SIGNATURE: &str = "x-twilio-signature";
+
+/// The header that says which trace a request is part of.
+const TRACEPARENT: &str = "traceparent";
 
 /// What a client is told to wait when the store is full or away.
 const SOON: Duration = Duration::from_secs(1);
@@ -36,6 +42,7 @@ struct Ingress {
     intake: Intake,
     metrics: Arc<IngressMetrics>,
     quiet: Quiet,
+    tracer: Tracer,
 }
 
 /// The public routes. Must be called within a tokio runtime: it starts the task that stores.
@@ -44,6 +51,7 @@ pub fn router(
     twilio: TwilioSettings,
     queue: Arc<dyn Queue>,
     metrics: Arc<IngressMetrics>,
+    tracer: Tracer,
 ) -> Router {
     let ingress = Arc::new(Ingress {
         source: TwilioSource::new(twilio),
@@ -52,6 +60,7 @@ pub fn router(
         settings,
         metrics,
         quiet: Quiet::default(),
+        tracer,
     });
     Router::new()
         .route("/", any(webhook))
@@ -69,13 +78,13 @@ async fn unknown(State(ingress): State<Arc<Ingress>>, request: Request) -> Respo
 
 async fn webhook(State(ingress): State<Arc<Ingress>>, request: Request) -> Response {
     let began = Instant::now();
-    let response = ingress.answer(request).await;
+    let response = ingress.answer(request, began).await;
     ingress.metrics.webhook_duration.observe(began.elapsed().as_secs_f64());
     response
 }
 
 impl Ingress {
-    async fn answer(&self, request: Request) -> Response {
+    async fn answer(&self, request: Request, began: Instant) -> Response {
         if let Some(refused) = self.throttled(&request) {
             return refused;
         }
@@ -115,24 +124,49 @@ impl Ingress {
                 return self.refuse(StatusCode::BAD_REQUEST, WebhookResult::Malformed, why);
             }
         };
-        let message = verified.get();
-        if self.settings.loop_guard.stops(&message.from) {
+        // Not before it is proved whose it is: strangers fill no traces.
+        let method = if post { "POST" } else { "GET" };
+        let mut span = self.tracer.request(method, head.uri.path(), began, traceparent(&head.headers));
+        let response = self.store(verified, &mut span).await;
+        span.answered(response.status().as_u16());
+        response
+    }
+
+    /// Stores a message, and answers for it.
+    async fn store(&self, verified: Verified<InboundMessage>, request: &mut ActiveSpan) -> Response {
+        let id = verified.get().id.clone();
+        if self.settings.loop_guard.stops(&verified.get().from) {
             self.metrics.webhook(SOURCE, WebhookResult::Looped);
-            tracing::info!(message_id = %message.id, "our own message came back; dropped");
+            request.resulted(WebhookResult::Looped.as_str());
+            tracing::info!(message_id = %id, trace_id = request.trace_id(), "our own message came back; dropped");
             return taken();
         }
+        let mut publish = self.tracer.publish(request, &id);
+        // Always there: a request has a trace, of its own if it came with none.
+        let verified = match publish.context() {
+            Some(trace) => verified.in_trace(trace),
+            None => verified,
+        };
+        let mut unavailable = |why| {
+            publish.failed(why);
+            request.resulted(WebhookResult::Unavailable.as_str());
+            tracing::debug!(message_id = %id, trace_id = request.trace_id(), why, "not stored");
+            self.unavailable(why)
+        };
         let result = match self.intake.take(&verified, self.settings.deadline).await {
             Ok(Acceptance::Accepted) => WebhookResult::Accepted,
             Ok(Acceptance::Duplicate) => WebhookResult::Duplicate,
             Ok(Acceptance::Spooled) => WebhookResult::Spooled,
-            Ok(Acceptance::Full) => return self.unavailable("full"),
-            Err(QueueError::Exhausted(_)) => return self.unavailable("out of memory"),
+            Ok(Acceptance::Full) => return unavailable("full"),
+            Err(QueueError::Exhausted(_)) => return unavailable("out of memory"),
             Err(QueueError::Unavailable(_) | QueueError::Unusable(_)) => {
-                return self.unavailable("unavailable");
+                return unavailable("unavailable");
             }
         };
         self.metrics.webhook(SOURCE, result);
-        tracing::info!(message_id = %message.id, result = result.as_str(), "webhook");
+        publish.resulted(result.as_str());
+        request.resulted(result.as_str());
+        tracing::info!(message_id = %id, trace_id = request.trace_id(), result = result.as_str(), "webhook");
         taken()
     }
 
@@ -209,6 +243,13 @@ fn retry_after(mut response: Response, wait: Duration) -> Response {
     let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     response
+}
+
+/// The trace that a request says it is part of; two answers are none.
+fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
+    let mut said = headers.get_all(TRACEPARENT).iter();
+    let one = said.next().filter(|_| said.next().is_none())?;
+    TraceContext::parse(one.to_str().ok()?)
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {

@@ -8,6 +8,7 @@
 //! * `ingress`, `worker` — what each service counts
 //! * `queue` — the store, as its callers see it
 //! * `redis` — the Redis server, as it describes itself
+//! * `telemetry` — spans of traces
 //! * `make` — how a metric is made and registered
 
 mod ingress;
@@ -15,10 +16,12 @@ mod make;
 mod process;
 mod queue;
 mod redis;
+mod telemetry;
 mod worker;
 
 pub use ingress::{IngressMetrics, WebhookResult};
 pub use process::Metrics;
 pub use queue::{Call, QueueMetrics};
 pub use redis::{RedisCondition, RedisMetrics};
+pub use telemetry::TelemetryMetrics;
 pub use worker::{InFlight, WorkerMetrics};

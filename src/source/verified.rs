@@ -1,5 +1,8 @@
 //! The proof that something came from who it says it came from.
 
+use crate::message::InboundMessage;
+use crate::trace::TraceContext;
+
 /// A value whose origin was proved. Only the modules of [`crate::source`] can make one, and the
 /// ingress stores nothing else, so forgetting the check does not compile:
 ///
@@ -23,6 +26,14 @@ impl<T> Verified<T> {
     /// What was proved, without the proof.
     pub fn into_inner(self) -> T {
         self.0
+    }
+}
+
+impl Verified<InboundMessage> {
+    /// The message with the trace it is part of, which its door has no say in and nobody proves.
+    pub fn in_trace(mut self, trace: TraceContext) -> Self {
+        self.0.trace = Some(trace);
+        self
     }
 }
 

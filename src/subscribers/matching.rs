@@ -303,6 +303,7 @@ mod tests {
             from: Address::parse(from).unwrap(),
             to: Address::parse(to).unwrap(),
             body: Body::new(body),
+            trace: None,
         }
     }
 

@@ -21,6 +21,7 @@ use crate::metrics::InFlight;
 use crate::queue::contract::{Lane, Settle, Settled, Work};
 use crate::retry::Progress;
 use crate::seal::is_sealed;
+use crate::telemetry::ActiveSpan;
 use crate::template::{Fields, Templates};
 
 /// A channel keeps its own time-out; this much later it is taken to hang.
@@ -38,26 +39,43 @@ pub(super) struct AttemptParts {
     pub(super) readdress: Arc<Readdress>,
 }
 
+/// An attempt that was made, and what is to become of its delivery.
+struct Ended {
+    outcome: Outcome,
+    settlement: Settlement,
+    /// Masked.
+    destination: String,
+    took: Duration,
+    span: ActiveSpan,
+}
+
 /// Makes one attempt and records what came of it. Keeps `hold` and `slot` until that is recorded.
 pub(super) async fn attempt(parts: &AttemptParts, work: Work, hold: Hold, mut slot: Slot, time: StoreTime) {
     let mut in_flight = parts.shared.metrics.in_flight(parts.id.as_str());
-    let Some((message, recipient)) = read(parts, &work) else {
+    let message = InboundMessage::from_payload(&work.lease.key().work.message, &work.payload).ok();
+    let trace = message.as_ref().and_then(|message| message.trace);
+    let mut span = parts.shared.tracer.process("deliver", parts.lane.as_str(), &work.lease.key().work, trace);
+    let recipient = message.as_ref().and_then(|message| recipient(parts, &work, message, &span));
+    let (Some(message), Some(recipient)) = (message, recipient) else {
         let outcome = Outcome::Permanent { reason: Reason::Unreadable, status: None, code: None };
         let cause = if is_unopened(&work.recipient) { DeadCause::Undecryptable } else { DeadCause::Poison };
         let settlement = Settlement::Dead { cause, attempt: Attempt::of(&outcome, time.now()) };
-        conclude(parts, work, &outcome, settlement, "?", Duration::ZERO, time).await;
+        span.attempted(work.attempts + 1, &outcome);
+        let ended = Ended { outcome, settlement, destination: "?".to_owned(), took: Duration::ZERO, span };
+        conclude(parts, work, ended, time).await;
         return;
     };
     let destination = recipient.masked();
     if !hold.is_ours() {
         // Too late to begin: whoever has the lease decides.
-        tracing::debug!(delivery = %work.lease.key().work, "the lease ran out before the attempt began");
+        span.failed("lease_lost");
+        tracing::debug!(delivery = %work.lease.key().work, trace_id = span.trace_id(), "the lease ran out before the attempt began");
         return;
     }
     let time_left = time.until(work.deadline);
     if time_left.is_zero() {
         let settlement = Settlement::Dead { cause: DeadCause::Expired, attempt: None };
-        finish_unsent(parts, work, settlement).await;
+        finish_unsent(parts, work, settlement, span).await;
         return;
     }
     // Its routing has read the text already. That is not stored: reading it once more, where the template asks for
@@ -76,27 +94,32 @@ pub(super) async fn attempt(parts: &AttemptParts, work: Work, hold: Hold, mut sl
     let outcome = send(parts, dispatch, &work, &mut slot, &mut in_flight).await;
     let took = began.elapsed();
     parts.shared.metrics.attempt(parts.id.as_str(), &outcome, took.as_secs_f64());
+    span.attempted(work.attempts + 1, &outcome);
     let progress =
         Progress { attempts: work.attempts, pauses: work.pauses, deadline: work.deadline, now: time.now() };
     let settlement = parts.shared.retry.decide(&outcome, &progress, fastrand::f64());
-    conclude(parts, work, &outcome, settlement, &destination, took, time).await;
+    conclude(parts, work, Ended { outcome, settlement, destination, took, span }, time).await;
     drop(hold);
 }
 
-/// What the work carries. A recipient that cannot be read is found anew, by routing the message again.
-fn read(parts: &AttemptParts, work: &Work) -> Option<(InboundMessage, Recipient)> {
+/// Whom the work is for. A recipient that cannot be read is found anew, by routing the message again.
+fn recipient(
+    parts: &AttemptParts,
+    work: &Work,
+    message: &InboundMessage,
+    span: &ActiveSpan,
+) -> Option<Recipient> {
     let delivery = &work.lease.key().work;
-    let message = InboundMessage::from_payload(&delivery.message, &work.payload).ok()?;
     let stored = serde_json::from_slice(&work.recipient).ok();
     if let Some(recipient) = stored.filter(|recipient: &Recipient| recipient.channel() == parts.id) {
-        return Some((message, recipient));
+        return Some(recipient);
     }
-    let recipient = parts.readdress.recipient(&message, work, &parts.id);
+    let recipient = parts.readdress.recipient(message, work, &parts.id);
     tracing::warn!(
-        message_id = %delivery.message, %delivery, found = recipient.is_some(),
+        message_id = %delivery.message, trace_id = span.trace_id(), %delivery, found = recipient.is_some(),
         "the recipient cannot be read; the message was routed again"
     );
-    recipient.map(|recipient| (message, recipient))
+    recipient
 }
 
 /// Whether a recipient is one that no key opened, or that had to be sealed and was not.
@@ -143,28 +166,22 @@ async fn send(
 }
 
 /// Records a settlement that no attempt stands behind.
-async fn finish_unsent(parts: &AttemptParts, work: Work, settlement: Settlement) {
+async fn finish_unsent(parts: &AttemptParts, work: Work, settlement: Settlement, mut span: ActiveSpan) {
     let delivery = work.lease.key().work.clone();
     if let Some(Settled::Dead(cause)) = parts.recorder.settle(Settle { lease: work.lease, settlement }).await
     {
         parts.shared.metrics.died(parts.lane.as_str(), cause);
+        span.failed(cause.as_str());
         tracing::warn!(
-            message_id = %delivery.message, %delivery, channel = %parts.lane, subscriber = work.subscriber,
+            message_id = %delivery.message, trace_id = span.trace_id(), %delivery, channel = %parts.lane, subscriber = work.subscriber,
             attempts = work.attempts, cause = cause.as_str(), "delivery ended without being sent"
         );
     }
 }
 
 /// Records the settlement, counts what came of it, and writes the one line of this attempt.
-async fn conclude(
-    parts: &AttemptParts,
-    work: Work,
-    outcome: &Outcome,
-    settlement: Settlement,
-    destination: &str,
-    took: Duration,
-    time: StoreTime,
-) {
+async fn conclude(parts: &AttemptParts, work: Work, ended: Ended, time: StoreTime) {
+    let Ended { outcome, settlement, destination, took, mut span } = ended;
     let age = time.now().since(work.accepted_at);
     let delivery = work.lease.key().work.clone();
     let settled = parts.recorder.settle(Settle { lease: work.lease, settlement }).await;
@@ -192,6 +209,7 @@ async fn conclude(
         Some(Settled::LostLease) => "lost_lease",
         Some(Settled::Expanded) | None => "unrecorded",
     };
+    span.resulted(recorded);
     // A field in common with every other line about a message: `message_id`.
     let (took_ms, age_ms) = (took.as_millis() as u64, age.as_millis() as u64);
     let (code, status) = (outcome.code(), outcome.status());
@@ -199,8 +217,8 @@ async fn conclude(
     macro_rules! line {
         ($level:ident) => {
             tracing::$level!(
-                message_id = %delivery.message, %delivery, channel = %parts.lane, subscriber = work.subscriber,
-                destination, attempt, outcome = outcome.as_str(), reason = outcome.reason().as_str(), status, code,
+                message_id = %delivery.message, trace_id = span.trace_id(), %delivery, channel = %parts.lane,
+                subscriber = work.subscriber, destination, attempt, outcome = outcome.as_str(), reason = outcome.reason().as_str(), status, code,
                 took_ms, age_ms, recorded, "attempt"
             )
         };

@@ -15,13 +15,17 @@ use super::run::Shared;
 use super::store_time::StoreTime;
 use crate::clock::Timestamp;
 use crate::code::{CodeEvidence, ServiceEvidence};
-use crate::delivery::{Attempt, ChannelId, DeadCause, DestinationKeyer, Outcome, Reason, Settlement};
+use crate::delivery::{
+    Attempt, ChannelId, DeadCause, DeliveryId, DestinationKeyer, Outcome, Reason, Settlement,
+};
 use crate::message::InboundMessage;
 use crate::queue::contract::{
     Claim, Expansion, Lane, LaneLimits, MAX_BATCH, NewDelivery, Settle, Settled, Work,
 };
 use crate::retry::Progress;
 use crate::subscribers::{Match, Subscribers};
+use crate::telemetry::ActiveSpan;
+use crate::trace::TraceContext;
 
 /// Routes messages.
 pub(super) struct Fanout {
@@ -41,8 +45,8 @@ fn channels(expansions: &[Expansion]) -> impl Iterator<Item = &ChannelId> {
 
 /// What routing one message came to.
 enum Routed {
-    To(Expansion, Told),
-    Failed(Settle),
+    To(Expansion, Told, ActiveSpan),
+    Failed(Settle, ActiveSpan),
 }
 
 /// What the log says of a route: how it was found, and what told the code and the service. Never what they are.
@@ -127,22 +131,24 @@ impl Fanout {
         let mut matches = Vec::with_capacity(items.len());
         for work in items {
             match self.decide(work, &subscribers, time) {
-                Routed::To(expansion, told) => {
-                    matches.push((expansion.lease.key().work.clone(), expansion.subscriber.clone(), told));
+                Routed::To(expansion, told, span) => {
+                    let delivery = expansion.lease.key().work.clone();
+                    matches.push((delivery, expansion.subscriber.clone(), told, span));
                     expansions.push(expansion);
                 }
-                Routed::Failed(settle) => self.fail(settle).await,
+                Routed::Failed(settle, span) => self.fail(settle, span).await,
             }
         }
         let made: Vec<ChannelId> = channels(&expansions).cloned().collect();
         let Some(settled) = self.expand(expansions).await else { return };
         self.shared.appetite.routed(made.iter());
-        for ((delivery, subscriber, told), settled) in matches.into_iter().zip(settled) {
+        for ((delivery, subscriber, told, span), settled) in matches.into_iter().zip(settled) {
             if settled == Settled::Expanded {
                 self.shared.metrics.routed(told.matched);
                 tracing::info!(
-                    message_id = %delivery.message, subscriber, matched = told.matched.as_str(),
-                    by_service = told.by_service, code_by = told.code.map(CodeEvidence::as_str),
+                    message_id = %delivery.message, trace_id = span.trace_id(), subscriber,
+                    matched = told.matched.as_str(), by_service = told.by_service,
+                    code_by = told.code.map(CodeEvidence::as_str),
                     service_by = told.service.map(ServiceEvidence::as_str), "routed"
                 );
             }
@@ -150,24 +156,29 @@ impl Fanout {
     }
 
     fn decide(&self, work: Work, subscribers: &Subscribers, time: StoreTime) -> Routed {
-        let Ok(message) = InboundMessage::from_payload(&work.lease.key().work.message, &work.payload) else {
+        let delivery = &work.lease.key().work;
+        let Ok(message) = InboundMessage::from_payload(&delivery.message, &work.payload) else {
             let outcome = Outcome::Permanent { reason: Reason::Unreadable, status: None, code: None };
             let attempt = Attempt::of(&outcome, time.now());
             let settlement = Settlement::Dead { cause: DeadCause::Poison, attempt };
-            return Routed::Failed(Settle { lease: work.lease, settlement });
+            let span = self.span(delivery, None);
+            return Routed::Failed(Settle { lease: work.lease, settlement }, span);
         };
+        let mut span = self.span(delivery, message.trace);
         let routed = catch_unwind(AssertUnwindSafe(|| self.deliveries(&message, subscribers)));
         match routed {
             Ok((subscriber, deadline, deliveries, told)) => {
                 let lost = deliveries.is_empty() && told.matched != Match::Dropped;
                 if lost {
                     let settlement = Settlement::Dead { cause: DeadCause::Unroutable, attempt: None };
-                    return Routed::Failed(Settle { lease: work.lease, settlement });
+                    return Routed::Failed(Settle { lease: work.lease, settlement }, span);
                 }
-                Routed::To(Expansion { lease: work.lease, subscriber, deadline, deliveries }, told)
+                span.routed(told.matched.as_str(), deliveries.len());
+                Routed::To(Expansion { lease: work.lease, subscriber, deadline, deliveries }, told, span)
             }
             Err(_) => {
-                tracing::error!(message_id = %message.id, "routing failed inside");
+                tracing::error!(message_id = %message.id, trace_id = span.trace_id(), "routing failed inside");
+                span.failed(Reason::Internal.as_str());
                 let outcome = Outcome::Retry {
                     reason: Reason::Internal,
                     status: None,
@@ -182,9 +193,13 @@ impl Fanout {
                     now: time.now(),
                 };
                 let settlement = self.shared.retry.decide(&outcome, &progress, fastrand::f64());
-                Routed::Failed(Settle { lease: work.lease, settlement })
+                Routed::Failed(Settle { lease: work.lease, settlement }, span)
             }
         }
+    }
+
+    fn span(&self, routing: &DeliveryId, trace: Option<TraceContext>) -> ActiveSpan {
+        self.shared.tracer.process("route", self.lane.as_str(), routing, trace)
     }
 
     fn deliveries(
@@ -214,11 +229,15 @@ impl Fanout {
         (route.name.to_owned(), route.deadline.of(&found, self.deadline), deliveries, told)
     }
 
-    async fn fail(&self, settle: Settle) {
+    async fn fail(&self, settle: Settle, mut span: ActiveSpan) {
         let delivery = settle.lease.key().work.clone();
         if let Some(Settled::Dead(cause)) = self.recorder.settle(settle).await {
             self.shared.metrics.died(self.lane.as_str(), cause);
-            tracing::error!(message_id = %delivery.message, cause = cause.as_str(), "message could not be routed");
+            span.failed(cause.as_str());
+            tracing::error!(
+                message_id = %delivery.message, trace_id = span.trace_id(), cause = cause.as_str(),
+                "message could not be routed"
+            );
         }
     }
 

@@ -23,6 +23,7 @@ use crate::metrics::WorkerMetrics;
 use crate::queue::contract::{Buried, Owner, Queue};
 use crate::retry::RetryPolicy;
 use crate::subscribers::Subscribers;
+use crate::telemetry::Tracer;
 use crate::template::Templates;
 
 /// Everything a worker is given; it makes none of it.
@@ -47,6 +48,8 @@ pub struct WorkerParts {
     pub settings: WorkerSettings,
     /// This process.
     pub owner: Owner,
+    /// What was done, for whoever looks at traces.
+    pub tracer: Tracer,
 }
 
 /// What every part of a running worker shares.
@@ -59,6 +62,7 @@ pub(super) struct Shared {
     pub(super) appetite: Appetite,
     pub(super) retry: RetryPolicy,
     pub(super) recogniser: Arc<Recogniser>,
+    pub(super) tracer: Tracer,
     /// No new work.
     pub(super) shutdown: CancellationToken,
     /// The drain is over: leave everything as it is.
@@ -112,6 +116,7 @@ impl Worker {
             metrics,
             settings,
             owner,
+            tracer,
         } = self.parts;
         let abandon = CancellationToken::new();
         let stop_renewing = CancellationToken::new();
@@ -125,6 +130,7 @@ impl Worker {
             appetite: Appetite::of(channels.iter().map(|(channel, _)| channel.id())),
             retry,
             recogniser: Arc::clone(&recogniser),
+            tracer,
             shutdown: shutdown.clone(),
             abandon: abandon.clone(),
         });

@@ -259,6 +259,7 @@ fn new_message(sid: &str) -> NewMessage {
         from: Address::parse(SENDER).unwrap(),
         to: Address::parse(OUR_NUMBER).unwrap(),
         body: Body::new(TEXT),
+        trace: None,
     };
     NewMessage {
         id: message_id(sid),

@@ -10,6 +10,7 @@ use sms_broadcaster::message::InboundMessage;
 use sms_broadcaster::metrics::{IngressMetrics, Metrics};
 use sms_broadcaster::queue::contract::{Lane, Owner};
 use sms_broadcaster::source::twilio::SOURCE;
+use sms_broadcaster::telemetry::Tracer;
 use sms_broadcaster::{ingress, server};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -28,7 +29,8 @@ async fn start_ingress(bench: &Bench) -> DropGuard {
     let config = Config::load(&bench.config(), &env).unwrap();
     let metrics = Metrics::new(Timestamp::from_millis(0));
     let metrics = Arc::new(IngressMetrics::register(&metrics, &[SOURCE]));
-    let router = ingress::router(config.ingress, config.twilio, bench.queue.clone().unwrap(), metrics);
+    let router =
+        ingress::router(config.ingress, config.twilio, bench.queue.clone().unwrap(), metrics, Tracer::off());
     let stop = CancellationToken::new();
     tokio::spawn(server::serve(listener, router, stop.clone(), Duration::ZERO));
     stop.drop_guard()

@@ -11,6 +11,7 @@ use sms_broadcaster::message::{AccountSid, Address};
 use sms_broadcaster::metrics::{IngressMetrics, Metrics};
 use sms_broadcaster::server::serve;
 use sms_broadcaster::source::twilio::{PublicUrl, SOURCE, TwilioSettings, sign};
+use sms_broadcaster::telemetry::Tracer;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -53,7 +54,7 @@ impl Site {
         let metrics = Arc::new(Metrics::new(Clock::system().now()));
         let counted = Arc::new(IngressMetrics::register(&metrics, &[SOURCE]));
         let store = Arc::new(MoodyStore::new(capacity));
-        let routes = router(settings, twilio_settings(), store.clone(), counted);
+        let routes = router(settings, twilio_settings(), store.clone(), counted, Tracer::off());
         let stop = CancellationToken::new();
         tokio::spawn(serve(listener, routes, stop.clone(), Duration::ZERO));
         Self { address, store, metrics, _stop: stop.drop_guard() }

@@ -233,6 +233,18 @@ pub(crate) fn on_redis(url: &str) -> String {
 impl Poster {
     /// Posts a signed webhook; the status of the answer, `None` without one.
     pub(crate) async fn post(&self, ingress: u16, sid: &str, from: &str, body: &str) -> Option<u16> {
+        self.post_with(ingress, sid, from, body, &[]).await
+    }
+
+    /// Posts a signed webhook that says it is part of these traces.
+    pub(crate) async fn post_with(
+        &self,
+        ingress: u16,
+        sid: &str,
+        from: &str,
+        body: &str,
+        traceparents: &[&str],
+    ) -> Option<u16> {
         let form = [
             ("AccountSid", ACCOUNT_SID),
             ("MessageSid", sid),
@@ -243,8 +255,11 @@ impl Poster {
         .map(|(name, value)| (name.to_owned(), value.to_owned()));
         let signature = sign(&SecretString::from(AUTH_TOKEN), "https://mfa.example.com/twilio/sms", &form);
         let request = self.client.post(format!("http://127.0.0.1:{ingress}/twilio/sms"));
-        let request =
+        let mut request =
             request.header("X-Twilio-Signature", signature).form(&form).timeout(Duration::from_secs(10));
+        for traceparent in traceparents {
+            request = request.header("traceparent", *traceparent);
+        }
         Some(request.send().await.ok()?.status().as_u16())
     }
 }

@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub(crate) mod chance;
+pub(crate) mod collector;
 pub(crate) mod figures;
 pub(crate) mod installation;
 pub(crate) mod ledger;

@@ -89,6 +89,7 @@ impl TwilioSource {
             from: Address::parse(from).map_err(|_| Refusal::Malformed("From is malformed"))?,
             to: Address::parse(to).map_err(|_| Refusal::Malformed("To is malformed"))?,
             body: Body::new(body),
+            trace: None,
         })
     }
 }
