@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub(crate) mod certificates;
 pub(crate) mod chance;
 pub(crate) mod figures;
 pub(crate) mod installation;
