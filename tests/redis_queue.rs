@@ -8,4 +8,5 @@ mod flow;
 mod garbage;
 mod outages;
 mod refusals;
+mod sentinels;
 mod tls;

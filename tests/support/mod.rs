@@ -9,4 +9,5 @@ pub(crate) mod pretend_redis;
 pub(crate) mod provider;
 pub(crate) mod proxy;
 pub(crate) mod redis_server;
+pub(crate) mod sentinels;
 pub(crate) mod wire;

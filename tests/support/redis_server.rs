@@ -82,12 +82,18 @@ impl RedisServer {
 
     /// Sends one command, words without blanks, and returns the raw reply.
     pub(crate) fn command(&self, line: &str) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("redis-server answers");
-        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a time-out can be set");
-        stream.write_all(format!("{line}\r\nQUIT\r\n").as_bytes()).expect("the command is written");
-        let mut reply = String::new();
-        stream.read_to_string(&mut reply).expect("a reply");
-        reply.strip_suffix("+OK\r\n").unwrap_or(&reply).trim_end().to_owned()
+        ask(self.port, line).expect("redis-server answers")
+    }
+
+    /// Makes it a replica of `master`, and waits until it has everything.
+    pub(crate) fn follow(&self, master: &RedisServer) {
+        let answer = self.command(&format!("REPLICAOF 127.0.0.1 {}", master.port));
+        assert!(answer.starts_with("+OK"), "{answer}");
+        let end = Instant::now() + Duration::from_secs(30);
+        while !self.command("INFO replication").lines().any(|line| line == "master_link_status:up") {
+            assert!(Instant::now() < end, "the replica is not connected");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
@@ -95,6 +101,16 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Sends one command, words without blanks, to whoever listens there, and returns the raw reply.
+pub(crate) fn ask(port: u16, line: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(format!("{line}\r\nQUIT\r\n").as_bytes())?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply)?;
+    Ok(reply.strip_suffix("+OK\r\n").unwrap_or(&reply).trim_end().to_owned())
 }
 
 /// A port that was free a moment ago.
