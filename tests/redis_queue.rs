@@ -10,3 +10,4 @@ mod outages;
 mod refusals;
 mod sentinels;
 mod tls;
+mod wrong_server;

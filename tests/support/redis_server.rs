@@ -82,7 +82,12 @@ impl RedisServer {
 
     /// Sends one command, words without blanks, and returns the raw reply.
     pub(crate) fn command(&self, line: &str) -> String {
-        ask(self.port, line).expect("redis-server answers")
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("redis-server answers");
+        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a time-out can be set");
+        stream.write_all(format!("{line}\r\nQUIT\r\n").as_bytes()).expect("the command is written");
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).expect("a reply");
+        reply.strip_suffix("+OK\r\n").unwrap_or(&reply).trim_end().to_owned()
     }
 
     /// Makes it a replica of `master`, and waits until it has everything.
@@ -101,16 +106,6 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// Sends one command, words without blanks, to whoever listens there, and returns the raw reply.
-pub(crate) fn ask(port: u16, line: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    stream.write_all(format!("{line}\r\nQUIT\r\n").as_bytes())?;
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply)?;
-    Ok(reply.strip_suffix("+OK\r\n").unwrap_or(&reply).trim_end().to_owned())
 }
 
 /// A port that was free a moment ago.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::redis_server::{RedisServer, ask, free_port};
+use super::redis_server::{RedisServer, free_port};
 
 /// What the sentinels call the master.
 pub(crate) const MASTER: &str = "main";
@@ -32,10 +32,9 @@ impl Guarded {
         let ports: Vec<u16> = guarded.sentinels.iter().map(|(_, port, _)| *port).collect();
         for port in ports {
             until("the sentinels know each other and the replica", || {
-                let known = ask(port, &format!("SENTINEL MASTER {MASTER}")).unwrap_or_default();
+                let known = ask(port, "MASTER");
                 let says = |field: &str, value: &str| {
-                    let mut lines = known.lines().skip_while(|line| *line != field).skip(2);
-                    lines.next() == Some(value)
+                    known.chunks_exact(2).any(|pair| pair[0] == field && pair[1] == value)
                 };
                 says("num-slaves", "1") && says("num-other-sentinels", "2") && says("flags", "master")
             });
@@ -75,8 +74,7 @@ impl Guarded {
         let port = self.servers[server].port().to_string();
         for (_, sentinel, _) in &self.sentinels {
             until("the sentinels have another master", || {
-                let named = ask(*sentinel, &format!("SENTINEL GET-MASTER-ADDR-BY-NAME {MASTER}"));
-                named.is_ok_and(|named| named.lines().any(|line| line == port))
+                ask(*sentinel, "GET-MASTER-ADDR-BY-NAME").last() == Some(&port)
             });
         }
     }
@@ -89,6 +87,15 @@ impl Drop for Guarded {
             let _ = child.wait();
         }
     }
+}
+
+/// What a sentinel answers about the master; nothing if it does not answer.
+fn ask(port: u16, what: &str) -> Vec<String> {
+    let asked = redis::Client::open(("127.0.0.1", port))
+        .and_then(|client| client.get_connection_with_timeout(Duration::from_secs(1)));
+    let Ok(mut connection) = asked else { return Vec::new() };
+    let _ = connection.set_read_timeout(Some(Duration::from_secs(1)));
+    redis::cmd("SENTINEL").arg(what).arg(MASTER).query(&mut connection).unwrap_or_default()
 }
 
 /// Looks until it is true.
