@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use sms_broadcaster::clock::Clock;
-use sms_broadcaster::queue::contract::{Acceptance, Queue, QueueAdmin, QueueError, QueueSettings};
+use sms_broadcaster::queue::contract::{Acceptance, Queue, QueueError, QueueSettings};
 use sms_broadcaster::queue::redis::{RedisQueue, RedisSettings};
 use tokio::time::timeout;
 
@@ -78,7 +78,7 @@ async fn until_back(queue: &RedisQueue) {
 #[tokio::test]
 async fn whom_a_sentinel_names_must_be_a_master() {
     let (master, replica) = (RedisServer::start(), RedisServer::start());
-    replica.follow(&master);
+    replica.follow(&master).await;
     let sentinel = Sentinel::naming(&replica).await;
     let queue = sentinel.queue();
     assert_eq!(refusal(&queue).await, "whom the sentinels call master is none");
@@ -129,10 +129,10 @@ async fn one_sentinel_that_knows_is_enough() {
     assert!(refusal(&queue).await.contains("no sentinel knows the master"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_master_that_is_killed_is_replaced_and_nothing_that_a_replica_had_is_lost() {
     let provider = Provider::start();
-    let mut guarded = Guarded::start();
+    let mut guarded = Guarded::start().await;
     let queue = format!("backend = \"redis\"\nurl = \"{}\"\ndurability = \"replica\"", guarded.url());
     let fast = "[channel.sms]\nrate_per_destination = \"off\"\nrate = \"off\"\n\n\
                 [channel.slack]\nrate_per_destination = \"off\"\nrate = \"off\"\n\n[worker]\nlease = \"11s\"\n";
@@ -155,15 +155,13 @@ async fn a_master_that_is_killed_is_replaced_and_nothing_that_a_replica_had_is_l
     let [master, replica] = &mut guarded.servers;
     master.kill();
     let replica_port = replica.port();
-    tokio::task::block_in_place(|| guarded.wait_for_master(1));
+    guarded.wait_for_master(1).await;
     assert_eq!(guarded.servers[1].port(), replica_port);
     // The old one comes back with what it had, and learns who is master now. Until then there is no replica, so
     // nothing is taken.
-    tokio::task::block_in_place(|| {
-        let [old, new] = &mut guarded.servers;
-        old.restart();
-        old.follow(new);
-    });
+    let [old, new] = &mut guarded.servers;
+    old.restart();
+    old.follow(new).await;
     during.await.expect("all texts are taken");
     // A send that was done and whose record was lost with the master is done once more.
     let allowed = Allowed { duplicates: 200, ..Allowed::default() };

@@ -91,13 +91,13 @@ impl RedisServer {
     }
 
     /// Makes it a replica of `master`, and waits until it has everything.
-    pub(crate) fn follow(&self, master: &RedisServer) {
+    pub(crate) async fn follow(&self, master: &RedisServer) {
         let answer = self.command(&format!("REPLICAOF 127.0.0.1 {}", master.port));
         assert!(answer.starts_with("+OK"), "{answer}");
         let end = Instant::now() + Duration::from_secs(30);
         while !self.command("INFO replication").lines().any(|line| line == "master_link_status:up") {
             assert!(Instant::now() < end, "the replica is not connected");
-            std::thread::sleep(Duration::from_millis(5));
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }

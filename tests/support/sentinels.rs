@@ -22,9 +22,9 @@ pub(crate) struct Guarded {
 
 impl Guarded {
     /// Starts them, and waits until everybody knows everybody.
-    pub(crate) fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let (master, replica) = (RedisServer::start(), RedisServer::start());
-        replica.follow(&master);
+        replica.follow(&master).await;
         let mut guarded = Self { servers: [master, replica], sentinels: Vec::new() };
         for _ in 0..3 {
             guarded.add_sentinel();
@@ -37,7 +37,8 @@ impl Guarded {
                     known.chunks_exact(2).any(|pair| pair[0] == field && pair[1] == value)
                 };
                 says("num-slaves", "1") && says("num-other-sentinels", "2") && says("flags", "master")
-            });
+            })
+            .await;
         }
         guarded
     }
@@ -70,12 +71,13 @@ impl Guarded {
     }
 
     /// Waits until all sentinels call this server master.
-    pub(crate) fn wait_for_master(&self, server: usize) {
+    pub(crate) async fn wait_for_master(&self, server: usize) {
         let port = self.servers[server].port().to_string();
         for (_, sentinel, _) in &self.sentinels {
             until("the sentinels have another master", || {
                 ask(*sentinel, "GET-MASTER-ADDR-BY-NAME").last() == Some(&port)
-            });
+            })
+            .await;
         }
     }
 }
@@ -99,10 +101,10 @@ fn ask(port: u16, what: &str) -> Vec<String> {
 }
 
 /// Looks until it is true.
-pub(crate) fn until(what: &str, mut is_true: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut is_true: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !is_true() {
         assert!(Instant::now() < end, "not in {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
