@@ -1,5 +1,6 @@
 //! What only the Redis queue promises: its scripts, its server's moods, its healing.
 
+mod access;
 mod bench;
 mod damage;
 mod durability;
@@ -7,3 +8,6 @@ mod flow;
 mod garbage;
 mod outages;
 mod refusals;
+mod sentinels;
+mod tls;
+mod wrong_server;

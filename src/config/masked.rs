@@ -10,6 +10,7 @@ use super::urls;
 use crate::channel::sms::SmsSender;
 use crate::document::{Frequency, duration_text, quoted, size_text};
 use crate::queue::contract::Rate;
+use crate::queue::redis::RedisAddress;
 
 const SECRET: &str = "***";
 
@@ -71,7 +72,17 @@ impl Config {
             }
             QueueChoice::Redis(redis) => {
                 page.text("backend", &"redis");
-                page.text("url", &urls::masked(redis.url.expose_secret()));
+                match RedisAddress::parse(redis.url.expose_secret()) {
+                    Ok(address) => page.text("url", &address),
+                    Err(_) => page.text("url", &SECRET),
+                }
+                if let Some(path) = &redis.tls.ca {
+                    page.text("tls_ca_file", &path.display());
+                }
+                if let Some((certificate, key)) = &redis.tls.own {
+                    page.text("tls_cert_file", &certificate.display());
+                    page.text("tls_key_file", &key.display());
+                }
                 page.text("durability", &redis.durability.as_str());
             }
         }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use tracing::Level;
 
 use super::settings::{Config, LogFormat, LogSettings, QueueChoice};
@@ -20,7 +20,7 @@ use crate::document::{Frequency, LONGEST, Section};
 use crate::ingress::{IngressSettings, LoopGuard, Patience};
 use crate::message::{AccountSid, Address, Malformed};
 use crate::queue::contract::{LaneLimits, QueueSettings, Rate};
-use crate::queue::redis::{Durability, RedisSettings};
+use crate::queue::redis::{Durability, RedisAddress, RedisSettings, TlsFiles};
 use crate::retry::RetryPolicy;
 use crate::seal::{Keyring, SealingKey};
 use crate::source::twilio::{MAX_TOKENS, PublicUrl, TwilioSettings};
@@ -231,6 +231,7 @@ fn queue(section: &Section<'_>, folder: &Path) -> (QueueChoice, Option<PathBuf>,
     if section.has("url") && !section.has("backend") {
         section.fault_of("url", "says nothing without `backend = \"redis\"`");
     }
+    let tls = tls_files(section, folder, url.as_ref());
     let durability = section.word(
         "durability",
         Durability::Process,
@@ -249,10 +250,31 @@ fn queue(section: &Section<'_>, folder: &Path) -> (QueueChoice, Option<PathBuf>,
         Backend::Embedded => QueueChoice::Embedded { path: folder.join(path) },
         Backend::Redis => {
             let url = url.unwrap_or_else(|| SecretString::from("redis://127.0.0.1:6379".to_owned()));
-            QueueChoice::Redis(RedisSettings { url, durability })
+            QueueChoice::Redis(RedisSettings { url, tls, durability })
         }
     };
     (choice, spool.map(|spool| folder.join(spool)), capacity, keyring(section))
+}
+
+/// The files of a connection by TLS, read once to see whether they can be.
+fn tls_files(section: &Section<'_>, folder: &Path, url: Option<&SecretString>) -> TlsFiles {
+    const KEYS: [&str; 3] = ["tls_ca_file", "tls_cert_file", "tls_key_file"];
+    let [ca, certificate, key] = KEYS.map(|key| section.parsed(key, file_path).map(|path| folder.join(path)));
+    let is_tls =
+        url.is_some_and(|url| RedisAddress::parse(url.expose_secret()).is_ok_and(|address| address.is_tls()));
+    if certificate.is_some() != key.is_some() {
+        let lone = if certificate.is_some() { KEYS[1] } else { KEYS[2] };
+        section.fault_of(lone, "`tls_cert_file` and `tls_key_file` go together");
+    }
+    let files = TlsFiles { ca, own: certificate.zip(key) };
+    if let Some(given) = KEYS.into_iter().find(|key| section.has(key)) {
+        if !is_tls {
+            section.fault_of(given, "says nothing without a `rediss://` URL");
+        } else if let Err(why) = files.check() {
+            section.fault_of(given, &why);
+        }
+    }
+    files
 }
 
 /// The keys that seal what is stored. A name or key that is there twice is a rotation gone wrong.

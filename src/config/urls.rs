@@ -6,6 +6,7 @@ use url::Url;
 
 use crate::forbidden::names_forbidden_address;
 use crate::message::Malformed;
+use crate::queue::redis::RedisAddress;
 use crate::telemetry::Collector;
 
 const FORBIDDEN: Malformed = Malformed("link-local and cloud metadata addresses are never called");
@@ -67,44 +68,12 @@ fn http_url(text: &str, expected: &'static str) -> Result<Url, Malformed> {
     Ok(url)
 }
 
-/// Reads `redis://[user:password@]host[:port][/db]`.
+/// Reads the URL of a Redis.
 pub(super) fn parse_redis_url(text: &str) -> Result<SecretString, Malformed> {
-    const LATER: [&str; 6] = [
-        "rediss:",
-        "redis+sentinel:",
-        "rediss+sentinel:",
-        "redis-sentinel:",
-        "redis+cluster:",
-        "redis-cluster:",
-    ];
-    let bad = Malformed("a Redis URL: redis://[user:password@]host[:port][/db]");
-    if LATER.iter().any(|scheme| text.starts_with(scheme)) {
-        return Err(Malformed("rediss://, sentinel and cluster URLs are not available in this version"));
+    match RedisAddress::parse(text) {
+        Ok(_) => Ok(SecretString::from(text.to_owned())),
+        Err(why) => Err(Malformed(why)),
     }
-    if text.contains(',') && text.matches("://").count() != 1 || hosts(text).contains(',') {
-        return Err(Malformed("a list of servers (cluster) is not available in this version"));
-    }
-    let url = Url::parse(text).map_err(|_| bad.clone())?;
-    let database = url.path().trim_start_matches('/');
-    let ok = url.scheme() == "redis"
-        && url.host_str().is_some_and(|host| !host.is_empty())
-        && (database.is_empty() || database.parse::<u32>().is_ok())
-        && url.query().is_none()
-        && url.fragment().is_none();
-    if !ok {
-        return Err(bad);
-    }
-    if names_forbidden_address(&url) {
-        return Err(FORBIDDEN);
-    }
-    Ok(SecretString::from(text.to_owned()))
-}
-
-/// The part of a URL where hosts stand; a password may hold a comma.
-fn hosts(text: &str) -> &str {
-    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-    authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts)
 }
 
 /// A URL without its user, password and path: `https://***@mfa.example.com/…`.
@@ -132,40 +101,6 @@ mod tests {
             ["http://169.254.169.254", "http://[fe80::1]", "https://u:p@api.twilio.com", "api.twilio.com"]
         {
             assert!(parse_api_base(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn redis_is_one_plain_server_in_this_version() {
-        for good in [
-            "redis://127.0.0.1:6379",
-            "redis://localhost",
-            "redis://user:p%2Cw@10.0.0.1:6379/3",
-            "redis://:a,b@host/0",
-            "redis://[::1]:6379",
-        ] {
-            assert!(parse_redis_url(good).is_ok(), "{good}");
-        }
-        for later in [
-            "rediss://host",
-            "redis+sentinel://host/mymaster",
-            "redis://a:1,b:2",
-            "redis://a:1,redis://b:2",
-            "redis://u:p@a,b",
-        ] {
-            let Err(Malformed(why)) = parse_redis_url(later) else { panic!("{later}") };
-            assert!(why.contains("not available in this version"), "{later}: {why}");
-        }
-        for bad in [
-            "",
-            "127.0.0.1:6379",
-            "http://a",
-            "redis://",
-            "redis://a/x",
-            "redis://a?db=1",
-            "redis://169.254.1.1",
-        ] {
-            assert!(parse_redis_url(bad).is_err(), "{bad}");
         }
     }
 
@@ -198,7 +133,6 @@ mod tests {
     #[test]
     fn a_masked_url_shows_where_and_not_how() {
         assert_eq!(masked("https://u:p@a.example/x/y"), "https://***@a.example/…");
-        assert_eq!(masked("redis://:pw@127.0.0.1:6379/3"), "redis://***@127.0.0.1:6379/…");
         assert_eq!(masked("https://a.example/"), "https://a.example");
         assert_eq!(masked("hunter2"), "***");
     }

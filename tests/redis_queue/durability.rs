@@ -42,10 +42,9 @@ async fn until_replication_says(server: &RedisServer, line: &str) {
     said.await.expect("the replica is connected");
 }
 
-fn replica_of(main: &RedisServer) -> RedisServer {
+async fn replica_of(main: &RedisServer) -> RedisServer {
     let replica = RedisServer::start();
-    let port = main.url().rsplit(':').next().unwrap().to_owned();
-    assert!(replica.command(&format!("REPLICAOF 127.0.0.1 {port}")).starts_with("+OK"));
+    replica.follow(main).await;
     replica
 }
 
@@ -56,8 +55,7 @@ async fn with_a_replica_wanted_nothing_is_safe_before_one_has_it() {
     queue.prepare().await.unwrap();
     assert!(is_unavailable(&accept(&queue, 1).await, "no replica"));
 
-    let replica = replica_of(&server);
-    until_replication_says(&replica, "master_link_status:up").await;
+    let replica = replica_of(&server).await;
     // The repeat finds it stored, and by now a replica has it too.
     assert_eq!(accept(&queue, 1).await.unwrap(), Acceptance::Duplicate);
     assert_eq!(accept(&queue, 2).await.unwrap(), Acceptance::Accepted);
@@ -78,8 +76,7 @@ async fn disk_and_replica_wants_both() {
     let queue = queue_at(server.url(), Durability::DiskAndReplica);
     queue.prepare().await.unwrap();
     assert!(is_unavailable(&accept(&queue, 1).await, "no replica"));
-    let replica = replica_of(&server);
-    until_replication_says(&replica, "master_link_status:up").await;
+    let _replica = replica_of(&server).await;
     assert_eq!(accept(&queue, 1).await.unwrap(), Acceptance::Duplicate);
 }
 

@@ -45,7 +45,7 @@ async fn a_server_that_hides_its_configuration_will_do_unless_the_disk_is_asked_
 
 #[test]
 fn a_url_of_another_kind_is_refused_before_anything_is_asked() {
-    for url in ["rediss://:hunter2@h", "redis+sentinel://hunter2@h/x", "redis://a,b", "hunter2"] {
+    for url in ["http://:hunter2@h", "redis+sentinel://hunter2@h", "redis://:hunter2@a,,b", "hunter2"] {
         let settings = RedisSettings::at(SecretString::from(url));
         match RedisQueue::new(settings, QueueSettings::default(), Clock::system()) {
             Err(QueueError::Unusable(why)) => assert!(!why.contains("hunter2"), "{why}"),

@@ -109,6 +109,11 @@ impl Ledger {
         }
     }
 
+    /// How many messages were answered 200 so far.
+    pub(crate) fn taken(&self) -> usize {
+        self.book().posts.values().filter(|post| post.taken.is_some()).count()
+    }
+
     /// Notes that something was broken just now.
     pub(crate) fn fault(&self) {
         self.book().faults.push(Instant::now());

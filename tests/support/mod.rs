@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub(crate) mod certificates;
 pub(crate) mod chance;
 pub(crate) mod collector;
 pub(crate) mod figures;
@@ -9,4 +10,5 @@ pub(crate) mod pretend_redis;
 pub(crate) mod provider;
 pub(crate) mod proxy;
 pub(crate) mod redis_server;
+pub(crate) mod sentinels;
 pub(crate) mod wire;

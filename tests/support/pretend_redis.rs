@@ -1,6 +1,7 @@
 //! Something that speaks as a redis-server does and says what a test wants: for what a real server
 //! cannot be brought to say.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -14,6 +15,7 @@ type Asked = Arc<Mutex<Vec<Vec<String>>>>;
 pub(crate) struct PretendRedis {
     port: u16,
     asked: Asked,
+    connections: Arc<AtomicUsize>,
     serving: JoinHandle<()>,
 }
 
@@ -21,21 +23,41 @@ impl PretendRedis {
     /// Starts one. `answer` gets the words of a command and returns the raw reply; what a client asks
     /// when it connects is answered already.
     pub(crate) async fn start(answer: impl Fn(&[String]) -> String + Send + Sync + 'static) -> Self {
+        Self::start_each(move |_, words| answer(words)).await
+    }
+
+    /// One that answers each connection in its own way: `answer` also gets its number, the first is 0. An empty
+    /// reply is none.
+    pub(crate) async fn start_each(
+        answer: impl Fn(usize, &[String]) -> String + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let port = listener.local_addr().expect("its address").port();
         let asked = Asked::default();
-        let (answer, noted) = (Arc::new(answer), Arc::clone(&asked));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (answer, noted, counted) = (Arc::new(answer), Arc::clone(&asked), Arc::clone(&connections));
         let serving = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&answer), Arc::clone(&noted)));
+                let number = counted.fetch_add(1, Ordering::Relaxed);
+                let answer = Arc::clone(&answer);
+                tokio::spawn(serve(
+                    stream,
+                    move |words: &[String]| answer(number, words),
+                    Arc::clone(&noted),
+                ));
             }
         });
-        Self { port, asked, serving }
+        Self { port, asked, connections, serving }
     }
 
     /// `redis://127.0.0.1:{port}`.
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// How many connections there were.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// How often a command with this name was asked.
@@ -56,7 +78,7 @@ pub(crate) fn bulk(text: &str) -> String {
     format!("${}\r\n{text}\r\n", text.len())
 }
 
-async fn serve(stream: TcpStream, answer: Arc<impl Fn(&[String]) -> String>, asked: Asked) {
+async fn serve(stream: TcpStream, answer: impl Fn(&[String]) -> String, asked: Asked) {
     let mut stream = BufReader::new(stream);
     while let Some(words) = command(&mut stream).await {
         let reply = match words[0].to_ascii_uppercase().as_str() {

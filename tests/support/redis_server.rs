@@ -89,6 +89,17 @@ impl RedisServer {
         stream.read_to_string(&mut reply).expect("a reply");
         reply.strip_suffix("+OK\r\n").unwrap_or(&reply).trim_end().to_owned()
     }
+
+    /// Makes it a replica of `master`, and waits until it has everything.
+    pub(crate) async fn follow(&self, master: &RedisServer) {
+        let answer = self.command(&format!("REPLICAOF 127.0.0.1 {}", master.port));
+        assert!(answer.starts_with("+OK"), "{answer}");
+        let end = Instant::now() + Duration::from_secs(30);
+        while !self.command("INFO replication").lines().any(|line| line == "master_link_status:up") {
+            assert!(Instant::now() < end, "the replica is not connected");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
 }
 
 impl Drop for RedisServer {

@@ -1,5 +1,8 @@
 //! What the client's errors mean for a caller, and for the connection they came by.
 
+use std::error::Error;
+use std::sync::Arc;
+
 use deadpool_redis::PoolError;
 use redis::{ErrorKind, RedisError};
 
@@ -7,7 +10,7 @@ use crate::queue::contract::QueueError;
 
 /// Codes by which a server says that it is not the one to talk to, or not now. The connection is
 /// dropped: the next one may lead to another server (behind a name, a proxy).
-const NOT_HERE: &[&str] = &["READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED"];
+const NOT_HERE: &[&str] = &["READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED", "MOVED"];
 
 /// Codes by which a server says that it takes nothing new.
 const NO_ROOM: &[&str] = &["OOM", "MISCONF"];
@@ -50,7 +53,11 @@ pub(super) fn describe(error: &RedisError) -> String {
     if error.is_connection_refusal() {
         return "connection refused".to_owned();
     }
+    if let Some(rustls::Error::InvalidCertificate(why)) = tls_error(error) {
+        return format!("the server's certificate is not accepted ({})", certificate_fault(why));
+    }
     match error.kind() {
+        ErrorKind::Io if tls_error(error).is_some() => "the server does not speak TLS as we do".to_owned(),
         ErrorKind::Io => "the connection broke".to_owned(),
         ErrorKind::AuthenticationFailed => "the server refuses our name or password".to_owned(),
         ErrorKind::Parse | ErrorKind::UnexpectedReturnType => "an answer was not understood".to_owned(),
@@ -65,6 +72,26 @@ pub(super) fn describe(error: &RedisError) -> String {
             },
             None => "the client failed".to_owned(),
         },
+    }
+}
+
+/// What went wrong with TLS, if that is what went wrong.
+fn tls_error(error: &RedisError) -> Option<&rustls::Error> {
+    // The client shares what caused its errors.
+    let cause: &Arc<dyn Error + Send + Sync> = error.source()?.downcast_ref()?;
+    let io: &std::io::Error = cause.downcast_ref()?;
+    io.get_ref()?.downcast_ref()
+}
+
+/// Without the names that a certificate bears.
+fn certificate_fault(why: &rustls::CertificateError) -> &'static str {
+    use rustls::CertificateError as Fault;
+    match why {
+        Fault::UnknownIssuer | Fault::BadSignature => "nobody we trust vouches for it",
+        Fault::NotValidForName | Fault::NotValidForNameContext { .. } => "it is another host's",
+        Fault::Expired | Fault::ExpiredContext { .. } => "it has expired",
+        Fault::NotValidYet | Fault::NotValidYetContext { .. } => "it is not valid yet",
+        _ => "it is not valid",
     }
 }
 

@@ -1,32 +1,20 @@
 //! Connections: one held per role, replaced when it fails, and never asked for in a hurry.
 //!
-//! A connection is multiplexed, so one serves every call of its role at once. The pool is where new
-//! ones come from; nothing is checked out per call.
+//! A connection is multiplexed, so one serves every call of its role at once. The [`super::finder`] is where
+//! new ones come from; nothing is checked out per call.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use deadpool_redis::{Connection, Manager, Pool, Runtime};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, ConnectionInfo, ScriptInvocation, Value};
+use redis::{Cmd, ScriptInvocation, Value};
 
-use super::fault::{Blame, blame, describe, describe_pool, queue_error};
+use super::fault::{Blame, blame, describe, queue_error};
+use super::finder::Finder;
 use super::proof::{NoProof, Proof};
 use crate::queue::contract::QueueError;
-
-/// How long an answer may take.
-const ANSWER: Duration = Duration::from_secs(2);
-
-/// How long it may take to connect.
-const CONNECT: Duration = Duration::from_secs(1);
-
-/// How long to wait for the pool.
-const POOL: Duration = Duration::from_secs(2);
-
-/// Connections being made at once.
-const AT_ONCE: usize = 16;
 
 /// The pause after a failed attempt to connect: doubling from the first to the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -36,10 +24,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// word every call would time out for ever.
 const SILENCES: u32 = 2;
 
-/// A connection is replaced after this time, so that a name that leads elsewhere by now is noticed even
-/// while the old server answers.
-const LIFETIME: Duration = Duration::from_secs(600);
-
 /// A poisoned lock guards plain values here that are right at every moment.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -47,7 +31,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Where connections come from, and whether the server is there.
 pub(super) struct Source {
-    pool: Pool,
+    finder: Finder,
     is_away: AtomicBool,
     reconnects: AtomicU64,
     patience: Mutex<Patience>,
@@ -59,30 +43,15 @@ pub(super) struct Source {
 
 impl Source {
     /// Connects to nothing yet.
-    pub(super) fn new(address: ConnectionInfo) -> Result<Self, QueueError> {
-        let cannot = |_| QueueError::Unusable("no pool of connections can be made".to_owned());
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT))
-            .set_response_timeout(Some(ANSWER))
-            .set_pipeline_buffer_size(1_000);
-        let manager = Manager::new_with_config(address, config)
-            .map_err(|_| QueueError::Unusable("the Redis URL cannot be used".to_owned()))?;
-        let pool = Pool::builder(manager)
-            .max_size(AT_ONCE)
-            .wait_timeout(Some(POOL))
-            .create_timeout(Some(POOL))
-            .recycle_timeout(Some(POOL))
-            .runtime(Runtime::Tokio1)
-            .build()
-            .map_err(cannot)?;
-        Ok(Self {
-            pool,
+    pub(super) fn new(finder: Finder) -> Self {
+        Self {
+            finder,
             is_away: AtomicBool::new(false),
             reconnects: AtomicU64::new(0),
             losses: AtomicU64::new(0),
             patience: Mutex::default(),
             connecting: tokio::sync::Mutex::new(()),
-        })
+        }
     }
 
     /// Connections that replaced a lost one.
@@ -135,16 +104,11 @@ pub(super) struct Turn<'a> {
 impl Turn<'_> {
     /// Makes one.
     pub(super) async fn connect(self) -> Result<MultiplexedConnection, QueueError> {
-        match self.source.pool.get().await {
-            // What is taken out of the pool leaves its place to the next.
-            Ok(connection) => Ok(Connection::take(connection)),
-            Err(error) => {
-                let reason = describe_pool(&error);
-                lock(&self.source.patience).refused(&reason);
-                self.source.note_away(&reason);
-                Err(QueueError::Unavailable(reason))
-            }
-        }
+        self.source.finder.connect().await.map_err(|reason| {
+            lock(&self.source.patience).refused(&reason);
+            self.source.note_away(&reason);
+            QueueError::Unavailable(reason)
+        })
     }
 }
 
@@ -307,7 +271,8 @@ impl Link {
         slot.generation += 1;
         slot.losses = losses;
         slot.silences = 0;
-        slot.until = Some(Instant::now() + LIFETIME.mul_f64(1.0 + fastrand::f64() / 4.0));
+        let lifetime = self.source.finder.lifetime();
+        slot.until = Some(Instant::now() + lifetime.mul_f64(1.0 + fastrand::f64() / 4.0));
         slot.connection = Some(connection.clone());
         Ok(Held { connection, generation: slot.generation, is_kept: false })
     }

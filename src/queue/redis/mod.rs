@@ -7,14 +7,16 @@
 //!
 //! In reading order: `../scripts/ground.lua` (what is stored), the other scripts, [`scripts`] (how
 //! they are called), [`reply`] (what they answer), [`queue`] and [`admin`] (the port), [`audit`],
-//! [`prepare`], [`condition`]; and the way there: [`address`], [`link`], [`proof`], [`doorbell`], [`fault`].
+//! [`prepare`], [`condition`]; and the way there: [`address`], [`certificates`], [`finder`], [`link`], [`proof`], [`doorbell`], [`fault`].
 
 mod address;
 mod admin;
 mod audit;
+mod certificates;
 mod condition;
 mod doorbell;
 mod fault;
+mod finder;
 mod link;
 mod prepare;
 mod proof;
@@ -23,5 +25,7 @@ mod reply;
 mod scripts;
 mod settings;
 
+pub use address::RedisAddress;
+pub use certificates::TlsFiles;
 pub use queue::Shard as RedisQueue;
 pub use settings::{Durability, RedisSettings};

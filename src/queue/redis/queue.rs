@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{Script, ScriptInvocation};
+use secrecy::ExposeSecret;
 
-use super::address;
+use super::address::RedisAddress;
 use super::doorbell::Doorbells;
 use super::fault::not_understood;
+use super::finder::Finder;
 use super::link::{Link, Source};
 use super::prepare::Looked;
 use super::proof::Proof;
@@ -82,7 +84,10 @@ impl Shard {
     /// [`QueueError::Unusable`] for a URL that cannot be read or names a kind of Redis that this
     /// version cannot use; the text does not repeat it.
     pub fn new(settings: RedisSettings, queue: QueueSettings, clock: Clock) -> Result<Self, QueueError> {
-        let source = Arc::new(Source::new(address::parse(&settings.url)?)?);
+        let unusable = |why: &str| QueueError::Unusable(format!("the Redis URL cannot be used: {why}"));
+        let address = RedisAddress::parse(settings.url.expose_secret()).map_err(unusable)?;
+        let prefix = Prefix::of_shard(0);
+        let source = Arc::new(Source::new(Finder::new(address, settings.tls, prefix.key("stat"))));
         Ok(Self {
             work: Link::new(Arc::clone(&source)),
             intake: Link::new(Arc::clone(&source)),
@@ -90,7 +95,7 @@ impl Shard {
             doorbells: Doorbells::new(Arc::clone(&source)),
             source,
             scripts: Scripts::new(),
-            prefix: Prefix::of_shard(0),
+            prefix,
             settings: queue,
             durability: settings.durability,
             clock,

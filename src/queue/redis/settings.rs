@@ -2,6 +2,8 @@
 
 use secrecy::SecretString;
 
+use super::certificates::TlsFiles;
+
 /// What an accepted message survives, beside the end of every process of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
@@ -43,8 +45,10 @@ impl Durability {
 /// Where the Redis is.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
-    /// `redis://[user:password@]host[:port][/db]`. Secret: it may carry a password.
+    /// As [`super::RedisAddress`] reads it. Secret: it may carry a password.
     pub url: SecretString,
+    /// The certificates of a connection by TLS.
+    pub tls: TlsFiles,
     /// What the operator wants an accepted message to survive.
     pub durability: Durability,
 }
@@ -52,6 +56,6 @@ pub struct RedisSettings {
 impl RedisSettings {
     /// The server at `url`, with the defaults of everything else.
     pub fn at(url: SecretString) -> Self {
-        Self { url, durability: Durability::Process }
+        Self { url, tls: TlsFiles::default(), durability: Durability::Process }
     }
 }

@@ -1,0 +1,110 @@
+//! A master, a replica, and three sentinels who watch over them: real processes.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::redis_server::{RedisServer, free_port};
+
+/// What the sentinels call the master.
+pub(crate) const MASTER: &str = "main";
+
+/// The longest that anything here may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Dropping it ends all of them.
+pub(crate) struct Guarded {
+    /// The master at the beginning, and its replica.
+    pub(crate) servers: [RedisServer; 2],
+    sentinels: Vec<(Child, u16, TempDir)>,
+}
+
+impl Guarded {
+    /// Starts them, and waits until everybody knows everybody.
+    pub(crate) async fn start() -> Self {
+        let (master, replica) = (RedisServer::start(), RedisServer::start());
+        replica.follow(&master).await;
+        let mut guarded = Self { servers: [master, replica], sentinels: Vec::new() };
+        for _ in 0..3 {
+            guarded.add_sentinel();
+        }
+        let ports: Vec<u16> = guarded.sentinels.iter().map(|(_, port, _)| *port).collect();
+        for port in ports {
+            until("the sentinels know each other and the replica", || {
+                let known = ask(port, "MASTER");
+                let says = |field: &str, value: &str| {
+                    known.chunks_exact(2).any(|pair| pair[0] == field && pair[1] == value)
+                };
+                says("num-slaves", "1") && says("num-other-sentinels", "2") && says("flags", "master")
+            })
+            .await;
+        }
+        guarded
+    }
+
+    fn add_sentinel(&mut self) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (port, master) = (free_port(), self.servers[0].port());
+        let file = folder.path().join("sentinel.conf");
+        let settings = format!(
+            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor {MASTER} 127.0.0.1 {master} 2\n\
+             sentinel down-after-milliseconds {MASTER} 1000\nsentinel failover-timeout {MASTER} 10000\n",
+            folder.path().display()
+        );
+        std::fs::write(&file, settings).expect("the folder is ours");
+        let child = Command::new("redis-server")
+            .arg(&file)
+            .arg("--sentinel")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server can be started; ./test installs it");
+        self.sentinels.push((child, port, folder));
+    }
+
+    /// `redis+sentinel://127.0.0.1:{port},…/main`.
+    pub(crate) fn url(&self) -> String {
+        let hosts: Vec<String> =
+            self.sentinels.iter().map(|(_, port, _)| format!("127.0.0.1:{port}")).collect();
+        format!("redis+sentinel://{}/{MASTER}", hosts.join(","))
+    }
+
+    /// Waits until all sentinels call this server master.
+    pub(crate) async fn wait_for_master(&self, server: usize) {
+        let port = self.servers[server].port().to_string();
+        for (_, sentinel, _) in &self.sentinels {
+            until("the sentinels have another master", || {
+                ask(*sentinel, "GET-MASTER-ADDR-BY-NAME").last() == Some(&port)
+            })
+            .await;
+        }
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        for (child, _, _) in &mut self.sentinels {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// What a sentinel answers about the master; nothing if it does not answer.
+fn ask(port: u16, what: &str) -> Vec<String> {
+    let asked = redis::Client::open(("127.0.0.1", port))
+        .and_then(|client| client.get_connection_with_timeout(Duration::from_secs(1)));
+    let Ok(mut connection) = asked else { return Vec::new() };
+    let _ = connection.set_read_timeout(Some(Duration::from_secs(1)));
+    redis::cmd("SENTINEL").arg(what).arg(MASTER).query(&mut connection).unwrap_or_default()
+}
+
+/// Looks until it is true.
+pub(crate) async fn until(what: &str, mut is_true: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_true() {
+        assert!(Instant::now() < end, "not in {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
