@@ -18,6 +18,7 @@ mod pressure;
 mod queue_contract;
 mod recognition;
 mod redis_queue;
+mod restore;
 mod sealing;
 mod server;
 mod services;
