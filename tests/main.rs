@@ -19,6 +19,7 @@ mod promises;
 mod queue_contract;
 mod recognition;
 mod redis_queue;
+mod restore;
 mod sealing;
 mod server;
 mod services;

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 
-from report import Skipped
+from report import Failed, Skipped
 from tools import Tools
 
 PACKAGES = ["docker.io", "containerd", "runc", "tini"]
@@ -41,7 +41,7 @@ class Engine:
         command = [self.client, *words]
         done = subprocess.run(command, capture_output=True, text=True, env=self.environment, timeout=timeout, **options)
         if check and done.returncode != 0:
-            raise RuntimeError(f"docker {' '.join(words[:4])}: {(done.stdout + done.stderr)[-3000:]}")
+            raise Failed(f"docker {' '.join(words[:4])}: {(done.stdout + done.stderr)[-3000:]}")
         return done.stdout
 
     def start(self, bridges: bool = False) -> None:

@@ -12,7 +12,7 @@ from report import Failed, Skipped
 from tools import ROOT, Tools
 
 # Modules of checks, in order; each has CHECKS, a list of (name, function of Tools).
-STATIC = ["containers", "systemd", "kubernetes", "monitoring", "dashboards"]
+STATIC = ["containers", "systemd", "kubernetes", "monitoring", "dashboards", "planning"]
 
 
 def main() -> int:

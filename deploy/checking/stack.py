@@ -27,6 +27,8 @@ from tools import ROOT, Tools, run
 TEXTS = 240
 PER_SECOND = 12
 PATIENCE = 120
+# From nothing, on a machine that does other things as well.
+BUILD = 1800
 # No rate of ours between the texts and the check's end.
 UNLIMITED = '\n[channel.{}]\nrate = "off"\nrate_per_destination = "off"\n'
 
@@ -185,7 +187,7 @@ class Processes:
         self.prometheus = f"http://127.0.0.1:{self.prometheus_port}"
         self.alertmanager = f"127.0.0.1:{alertmanager}"
         self.tools = tools
-        run(["cargo", "build", "--quiet", "--locked", "--bins"], cwd=ROOT)
+        run(["cargo", "build", "--quiet", "--locked", "--bins"], patience=BUILD, cwd=ROOT)
         metadata = json.loads(run(["cargo", "metadata", "--no-deps", "--locked", "--format-version=1"], cwd=ROOT))
         self.programs = pathlib.Path(metadata["target_directory"]) / "debug"
         (folder / "subscribers.toml").write_text(stand_in.subscribers("127.0.0.1"))

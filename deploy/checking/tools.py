@@ -148,9 +148,12 @@ class Tools:
             yield
 
 
-def run(command: list[str], **options) -> str:
+def run(command: list[str], patience: float = PATIENCE, **options) -> str:
     """Runs a program and returns what it printed; its failure is the check's."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, **options)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=patience, **options)
+    except subprocess.TimeoutExpired:
+        raise Failed(f"{' '.join(command[:3])} …: not done in {patience:.0f} s") from None
     if done.returncode != 0:
         said = (done.stdout + done.stderr).strip()
         raise Failed(f"{' '.join(command[:3])} …: exit code {done.returncode}\n{said[-3000:]}")
