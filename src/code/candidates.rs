@@ -167,6 +167,13 @@ impl Finder<'_> {
         exact(Class::Otp) || exact(Class::Noun)
     }
 
+    fn ends_keyword(&self, end: usize) -> bool {
+        let ends = |class| {
+            self.words.starting(class, end.saturating_sub(40), end).iter().any(|span| span.end == end)
+        };
+        ends(Class::Otp) || ends(Class::Noun)
+    }
+
     /// Whether what surrounds a run of letters and digits does not make it a part of something longer.
     fn is_free(&self, start: usize, end: usize) -> bool {
         let (before, after) = (self.before(start), self.byte(end));
@@ -414,7 +421,21 @@ impl Finder<'_> {
     }
 
     fn is_free_number(&self, start: usize, end: usize) -> bool {
-        let (before, after) = (self.before(start), self.byte(end));
+        let (mut before, mut after) = (self.before(start), self.byte(end));
+        // "*123456*" is set in bold; "*1234" and "1234*56" are covered.
+        let edge = |byte: u8| !byte.is_ascii_alphanumeric() && byte != b'*';
+        if before == b'*'
+            && after == b'*'
+            && start >= 1
+            && edge(self.before(start - 1))
+            && edge(self.byte(end + 1))
+        {
+            (before, after) = (b' ', b' ');
+        }
+        // "OTP=1234": the keyword's value, where "id=1234" is a part of a link.
+        if before == b'=' && self.ends_keyword(start - 1) {
+            before = b':';
+        }
         let masked_before = matches!(before, b'_' | b'*' | b'+' | b'=' | b'&' | b'\\' | b'~' | b'^')
             || self.reading.text()[..start].ends_with(['\u{2022}', '\u{2026}', '\u{d7}', '\u{25cf}'])
             || self.reading.text()[..start].ends_with("..");
@@ -456,6 +477,13 @@ impl Finder<'_> {
         digits <= 4 && after_month
     }
 
+    /// Whether a word that is also a currency ("som", "din") leads to a keyword: "12345 som engangskode".
+    fn links_to_keyword(&self, word: Span) -> bool {
+        let at = word.end + 1;
+        let keyword = |class| self.words.at(class, at).is_some();
+        self.words.at(Class::Link, word.start).is_some() && (keyword(Class::Otp) || keyword(Class::Noun))
+    }
+
     /// Whether a currency stands right before or after.
     fn is_money(&self, start: usize, end: usize) -> bool {
         let text = self.reading.text();
@@ -470,7 +498,7 @@ impl Finder<'_> {
             // A currency after the number, unless it belongs to the amount behind it: "123456 Rs 500".
             self.words.at(Class::Currency, at).is_some_and(|currency| {
                 let rest = text[currency.end..].trim_start_matches([' ', '.', ':']);
-                !rest.starts_with(|c: char| c.is_ascii_digit())
+                !rest.starts_with(|c: char| c.is_ascii_digit()) && !self.links_to_keyword(currency)
             })
         })
     }
