@@ -309,7 +309,7 @@ impl<'a> Scorer<'a> {
         if self.is_bracketed(start, end) {
             score += weights.bracketed;
         }
-        if self.is_acted(start) {
+        if self.is_acted(start) || (best.strength == 1 && self.is_means(start)) {
             score += weights.acted;
         }
         if has_context {
@@ -554,6 +554,12 @@ impl<'a> Scorer<'a> {
         acts.iter().any(|act| {
             act.end <= start && self.reading.distance(act.end, start) <= 24 && self.is_link(act.end, start)
         })
+    }
+
+    /// "Activate your profile with 123456": what a thing is done with.
+    fn is_means(&self, start: usize) -> bool {
+        let before = self.reading.line()[..start].trim_end_matches(' ');
+        [" with", " mit", " con", " avec", " com", " met", " med"].iter().any(|word| before.ends_with(word))
     }
 
     /// Whether the text holds one candidate made of digits.

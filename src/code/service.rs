@@ -399,7 +399,7 @@ impl ServiceName<'_> {
             }
         }
         if let Some(at) = head.find(". ")
-            && let Some(name) = self.prefix_name(start, start + at, 2)
+            && let Some(name) = self.prefix_name(start, start + at, 3)
         {
             return Some(name);
         }
