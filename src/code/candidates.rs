@@ -48,7 +48,7 @@ pub(super) struct Candidate {
 }
 
 /// The most candidates that are weighed; a text with more holds no code that a person could find.
-const MOST: usize = 96;
+const MOST: usize = 64;
 
 /// All candidates of a text, in order.
 pub(super) fn candidates(reading: &Reading<'_>, words: &Words, addresses: &Addresses) -> Vec<Candidate> {
@@ -123,6 +123,10 @@ impl Finder<'_> {
         loop {
             count += 1;
             digits += usize::from(self.byte(end).is_ascii_digit());
+            // No code is that long; looking on from each of many would take the square of them.
+            if count > 10 {
+                return None;
+            }
             if self.byte(end + 1) == b' ' && self.run_end(end + 2) == end + 3 {
                 end += 2;
             } else {

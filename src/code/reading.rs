@@ -8,9 +8,9 @@ use std::ops::Range;
 
 use unicode_normalization::char::decompose_compatible;
 
-/// The longest text that is read whole, in bytes. Of a longer one only the two ends are: a concatenated
-/// SMS has at most some 4 KiB.
-const LONGEST: usize = 8 << 10;
+/// The longest text that is read whole, in bytes. Of a longer one only the two ends are: a concatenated SMS has
+/// at most 1600 characters, of three bytes each where they are Thai or Chinese.
+const LONGEST: usize = 5 << 10;
 
 /// Stands where the middle of an overlong text was left out.
 const GAP: char = '\n';
