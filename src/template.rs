@@ -247,6 +247,15 @@ impl Templates {
         self.of(channel).pieces.iter().any(told)
     }
 
+    /// What the template of `channel` says itself, placeholders left out.
+    pub fn own_words(&self, channel: &ChannelId) -> String {
+        let words = self.of(channel).pieces.iter().filter_map(|piece| match piece {
+            Piece::Text(literal) => Some(literal.as_str()),
+            Piece::Value(_) => None,
+        });
+        words.collect()
+    }
+
     fn of(&self, channel: &ChannelId) -> &Template {
         self.by_channel.get(channel).unwrap_or(&self.plain)
     }
