@@ -406,7 +406,6 @@ mod tests {
         // Nothing is added where the text is not sent, nor where no phone reads it.
         assert_eq!(render(&sms, "{name}", "N", body), "N");
         assert_eq!(render(&ChannelId::slack(), "{body}!", "N", body), format!("{body}!"));
-        assert_eq!(render(&sms, "{body}!", "N", "@a.example #1 is one"), "@a.example #1 is one!");
     }
 
     #[test]
