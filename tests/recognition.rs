@@ -206,7 +206,7 @@ fn the_number_that_a_warning_ends_with_is_what_it_warns_of() {
 
 #[test]
 fn a_receipt_has_an_approval_and_no_code() {
-    assert_none("Paid 250.00 EUR by card *4471, balance 1820.55. Authorization code 550182");
+    assert_none("Оплата 250.00 UAH. Картка *4471. Залишок 1820.55 UAH. Код авторизації 550182");
     assert_code("Authorization code 550182 for your payment of 250.00 EUR. Do not share it", "550182");
 }
 
