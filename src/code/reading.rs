@@ -263,15 +263,6 @@ fn entity(text: &str) -> (char, usize) {
     meant.unwrap_or(('&', 1))
 }
 
-/// Whether a text ends in one of the short words that stand before a number.
-fn ends_in_abbreviation(text: &str) -> bool {
-    const SHORT: [&str; 12] =
-        ["nr", "no", "dn", "br", "num", "ref", "ac", "acc", "st", "dt", "z dn", "\u{2116}"];
-    SHORT.iter().any(|word| {
-        text.strip_suffix(word).is_some_and(|rest| rest.is_empty() || rest.ends_with([' ', '\n', '(']))
-    })
-}
-
 /// The first place from `at` on where no character is cut in two.
 fn boundary(text: &str, at: usize) -> usize {
     (at..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len())
