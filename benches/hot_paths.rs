@@ -11,6 +11,7 @@ use fixtures::{FROM, TEXT, TOKEN, matching, message, rendering, verifying, webho
 use sms_broadcaster::channel::http::{Answer, Ending};
 use sms_broadcaster::channel::{slack, sms};
 use sms_broadcaster::clock::Timestamp;
+use sms_broadcaster::code::Recogniser;
 use sms_broadcaster::delivery::{DestinationKeyer, Outcome, Reason, Recipient};
 use sms_broadcaster::message::{InboundMessage, PhoneNumber};
 use sms_broadcaster::retry::{Progress, RetryPolicy};
@@ -115,5 +116,35 @@ mod delivery {
             ambiguous: false,
         };
         bencher.bench_local(|| policy.decide(black_box(&outcome), &progress, 0.5));
+    }
+}
+
+mod recognition {
+    use super::*;
+
+    fn recognising(text: &str) -> impl Fn() -> bool + '_ {
+        let recogniser = Recogniser::new();
+        move || recogniser.recognise(black_box(text), None).code.is_some()
+    }
+
+    /// A login code.
+    #[divan::bench]
+    fn a_code(bencher: Bencher) {
+        bencher.bench_local(recognising(TEXT));
+    }
+
+    /// A payment with its amount, card, payee and warning.
+    #[divan::bench]
+    fn a_payment(bencher: Bencher) {
+        let text = "Never share this OTP with anyone, including our staff. OTP for INR 4,999.00 at VELOX RETAIL \
+                    on card XX8812 is 660142. Valid for 5 minutes. Not you? Call 1800 555 0199.";
+        bencher.bench_local(recognising(text));
+    }
+
+    /// 64 KiB that were written to take long: each has to stay under 2 ms.
+    #[divan::bench(args = ["otp 123456 is your code. ", "1 2 3 4 ", "验证码123456，", "code (1234) ", "@a.bc #1 ", "&#x27;"])]
+    fn the_worst_64_kib(bencher: Bencher, part: &str) {
+        let text = part.repeat((64 << 10) / part.len());
+        bencher.bench_local(recognising(&text));
     }
 }

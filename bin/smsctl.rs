@@ -95,8 +95,11 @@ fn style() -> Style {
 }
 
 async fn check(file: &Path) -> Result<(), Failure> {
-    let Setup { config, subscribers, .. } = Setup::load(file, &process_environment)?;
+    let Setup { config, subscribers, templates } = Setup::load(file, &process_environment)?;
     for warning in subscribers.warnings() {
+        complain("warning", warning);
+    }
+    for warning in admin::about_templates(&templates) {
         complain("warning", warning);
     }
     let queue = if is_not_made_yet(&config) {

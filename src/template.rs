@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::code::{Code, Recognised};
+use crate::code::{Code, Recognised, bound_last_line};
 use crate::delivery::ChannelId;
 use crate::message::{Address, Body};
 
@@ -141,14 +141,35 @@ pub struct Template {
 
 impl Template {
     fn fill(&self, fields: &Fields<'_>) -> Body {
+        let body = fields.body.expose();
+        let text = self.filled(fields, body);
+        let line = bound_last_line(body).map(|at| &body[at]).filter(|_| self.keeps_lines());
+        match line {
+            Some(line) if bound_last_line(&text).is_none_or(|at| text[at] != *line) => {
+                let rest = body.trim_end().strip_suffix(line).unwrap_or(body).trim_end();
+                let text = self.filled(fields, rest);
+                Body::new(format!("{}\n{line}", text.trim_end()))
+            }
+            _ => Body::new(text),
+        }
+    }
+
+    /// Whether a line `@host #code` that ends the text must end what is sent too, or the phone no longer offers the
+    /// code. Only a phone does that, and only where the template has the text at all.
+    fn keeps_lines(&self) -> bool {
+        self.escaping == Escaping::None && self.pieces.contains(&Piece::Value(Placeholder::Body))
+    }
+
+    fn filled(&self, fields: &Fields<'_>, body: &str) -> String {
         let mut text = String::new();
         for piece in &self.pieces {
             match piece {
                 Piece::Text(literal) => text.push_str(literal),
+                Piece::Value(Placeholder::Body) => self.escaping.push(body, &mut text),
                 Piece::Value(placeholder) => self.escaping.push(&placeholder.value(fields), &mut text),
             }
         }
-        Body::new(text)
+        text
     }
 }
 
@@ -224,6 +245,15 @@ impl Templates {
     pub fn tell_what_was_recognised(&self, channel: &ChannelId) -> bool {
         let told = |piece: &Piece| matches!(piece, Piece::Value(placeholder) if placeholder.is_recognised());
         self.of(channel).pieces.iter().any(told)
+    }
+
+    /// What the template of `channel` says itself, placeholders left out.
+    pub fn own_words(&self, channel: &ChannelId) -> String {
+        let words = self.of(channel).pieces.iter().filter_map(|piece| match piece {
+            Piece::Text(literal) => Some(literal.as_str()),
+            Piece::Value(_) => None,
+        });
+        words.collect()
     }
 
     fn of(&self, channel: &ChannelId) -> &Template {
@@ -358,6 +388,24 @@ mod tests {
         assert_eq!(said, "no code found from unknown service, for an unstated time, at no stated site");
         let said = say(ChannelId::slack(), "{service}: {code}", "[A<b>`] Your code is 481902");
         assert!(!said.contains(['<', '>', '`']), "{said}");
+    }
+
+    #[test]
+    fn a_domain_bound_line_stays_the_last_one_whatever_the_template_says_behind_the_text() {
+        let sms = ChannelId::sms();
+        let body = "481902 is your code.\n\n@fernway.example #481902";
+        assert_eq!(fill(&Templates::default(), &sms, "N", body), format!("MFA challenge from N\n{body}"));
+        assert_eq!(
+            render(&sms, "{body}\n-- by N", "N", body),
+            "481902 is your code.\n-- by N\n@fernway.example #481902"
+        );
+        assert_eq!(render(&sms, "{name}: {body}", "N", "@a.example #1a"), "N:\n@a.example #1a");
+        // Another line that binds a code, the operator's or a second one of the text, is not the text's last.
+        let two = "@a.example #111111\n@b.example #222222\n";
+        assert_eq!(render(&sms, "{body}.", "N", two), "@a.example #111111.\n@b.example #222222");
+        // Nothing is added where the text is not sent, nor where no phone reads it.
+        assert_eq!(render(&sms, "{name}", "N", body), "N");
+        assert_eq!(render(&ChannelId::slack(), "{body}!", "N", body), format!("{body}!"));
     }
 
     #[test]

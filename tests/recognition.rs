@@ -171,6 +171,52 @@ fn odd_shapes_are_codes_too() {
 }
 
 #[test]
+fn what_stands_in_brackets_takes_a_keyword_no_further_away() {
+    assert_code(
+        "TAN f\u{fc}r den Auftrag (Betrag 89,00 EUR, an K. Frei, IBAN-Endung 4471, vom 24.11.2026): 550182",
+        "550182",
+    );
+}
+
+#[test]
+fn texts_escaped_for_a_page_are_read_as_they_were_meant() {
+    assert_code("&#x27;550182&#39; is your code &amp; expires in 5 min", "550182");
+    assert_none("Tom &amp; I; &#; &#xzz; &nope; & more at 550182 Main St");
+}
+
+#[test]
+fn marks_of_emphasis_and_an_equals_sign_belong_to_no_code() {
+    assert_code("*550182* is your one time passcode", "550182");
+    assert_code("OTP=550182 for your payment", "550182");
+    assert_none("Card *5501 debited 20.00; balance *5501*82");
+    assert_none("OTP page: pay?id=550182");
+}
+
+#[test]
+fn a_number_typed_into_a_telephone_is_no_code() {
+    assert_none("Dial 020 7946 0991 and enter 88213# when prompted");
+    assert_none("Your gate code for tonight is 7714#");
+}
+
+#[test]
+fn the_number_that_a_warning_ends_with_is_what_it_warns_of() {
+    assert_code("Do not share this code with anyone. 550182", "550182");
+    assert_none("Do not share your code with anyone. Ref 550182, amount 4471.00");
+}
+
+#[test]
+fn a_receipt_has_an_approval_and_no_code() {
+    assert_none("Оплата 250.00 UAH. Картка *4471. Залишок 1820.55 UAH. Код авторизації 550182");
+    assert_code("Authorization code 550182 for your payment of 250.00 EUR. Do not share it", "550182");
+}
+
+#[test]
+fn a_currency_that_is_also_a_little_word_makes_no_amount_of_a_code() {
+    assert_code("Bruk 77120 som engangskode", "77120");
+    assert_none("Balance 77120 som");
+}
+
+#[test]
 fn the_code_may_come_before_its_keyword_or_far_behind_it() {
     assert_code("550182 is your code", "550182");
     assert_code("550182短信登录验证码", "550182");

@@ -2,6 +2,7 @@
 
 pub mod contract;
 pub mod http;
+pub mod segments;
 pub mod slack;
 pub mod sms;
 pub mod twilio_codes;

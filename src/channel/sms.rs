@@ -14,6 +14,7 @@ use url::Url;
 use crate::channel::contract::{Channel, Dispatch};
 use crate::channel::http::{Answer, HttpClient, Post, Verdict};
 use crate::channel::twilio_codes::rule;
+use crate::code::bound_last_line;
 use crate::delivery::{ChannelId, Outcome, Reason, Recipient};
 use crate::message::{AccountSid, Address, Malformed, PhoneNumber};
 
@@ -151,9 +152,24 @@ fn error_code(body: &[u8]) -> Option<u32> {
 
 /// `text` if it has at most `limit` UTF-16 units, else as much of its beginning as fits with `…` behind
 /// it. What looks like one character to people (an accented letter, an emoji of several parts) is not
-/// cut in two.
+/// cut in two. A last line `@host #code` stays, whole: what is cut is the text before it.
 pub fn cut(text: &str, limit: usize) -> Cow<'_, str> {
     if text.len() <= limit || text.encode_utf16().count() <= limit {
+        return Cow::Borrowed(text);
+    }
+    if let Some(at) = bound_last_line(text) {
+        let line = &text[at.clone()];
+        let left = limit.saturating_sub(line.encode_utf16().count() + 1);
+        let before = text[..at.start].trim_end();
+        if left > 0 && !before.is_empty() {
+            return Cow::Owned(format!("{}\n{line}", cut_end(before, left)));
+        }
+    }
+    cut_end(text, limit)
+}
+
+fn cut_end(text: &str, limit: usize) -> Cow<'_, str> {
+    if text.encode_utf16().count() <= limit {
         return Cow::Borrowed(text);
     }
     let mut units = 0;
@@ -316,6 +332,19 @@ mod tests {
         assert_eq!(cut(&emoji, MAX_TEXT), format!("{}…", "🔑".repeat(799)));
         let fits = "é".repeat(1600);
         assert_eq!(cut(&fits, MAX_TEXT), fits);
+    }
+
+    #[test]
+    fn a_domain_bound_last_line_outlives_the_cut() {
+        let line = "@fernway.example #481902";
+        let text = format!("{}\n\n{line}", "x".repeat(2000));
+        let left = MAX_TEXT - line.len() - 1;
+        assert_eq!(cut(&text, MAX_TEXT), format!("{}…\n{line}", "x".repeat(left - 1)));
+        assert_eq!(cut(&text, MAX_TEXT).encode_utf16().count(), MAX_TEXT);
+        // One that does not end the text is cut like the rest.
+        assert!(cut(&format!("{line}\n{}", "x".repeat(2000)), MAX_TEXT).ends_with("x…"));
+        // Nor is more than the limit sent for its sake.
+        assert_eq!(cut(&text, 10), "xxxxxxxxx…");
     }
 
     #[test]

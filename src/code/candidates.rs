@@ -48,7 +48,7 @@ pub(super) struct Candidate {
 }
 
 /// The most candidates that are weighed; a text with more holds no code that a person could find.
-const MOST: usize = 96;
+const MOST: usize = 64;
 
 /// All candidates of a text, in order.
 pub(super) fn candidates(reading: &Reading<'_>, words: &Words, addresses: &Addresses) -> Vec<Candidate> {
@@ -123,6 +123,10 @@ impl Finder<'_> {
         loop {
             count += 1;
             digits += usize::from(self.byte(end).is_ascii_digit());
+            // No code is that long; looking on from each of many would take the square of them.
+            if count > 10 {
+                return None;
+            }
             if self.byte(end + 1) == b' ' && self.run_end(end + 2) == end + 3 {
                 end += 2;
             } else {
@@ -165,6 +169,13 @@ impl Finder<'_> {
     fn is_keyword(&self, start: usize, end: usize) -> bool {
         let exact = |class| self.words.starting(class, start, start + 1).iter().any(|span| span.end == end);
         exact(Class::Otp) || exact(Class::Noun)
+    }
+
+    fn ends_keyword(&self, end: usize) -> bool {
+        let ends = |class| {
+            self.words.starting(class, end.saturating_sub(40), end).iter().any(|span| span.end == end)
+        };
+        ends(Class::Otp) || ends(Class::Noun)
     }
 
     /// Whether what surrounds a run of letters and digits does not make it a part of something longer.
@@ -414,7 +425,21 @@ impl Finder<'_> {
     }
 
     fn is_free_number(&self, start: usize, end: usize) -> bool {
-        let (before, after) = (self.before(start), self.byte(end));
+        let (mut before, mut after) = (self.before(start), self.byte(end));
+        // "*123456*" is set in bold; "*1234" and "1234*56" are covered.
+        let edge = |byte: u8| !byte.is_ascii_alphanumeric() && byte != b'*';
+        if before == b'*'
+            && after == b'*'
+            && start >= 1
+            && edge(self.before(start - 1))
+            && edge(self.byte(end + 1))
+        {
+            (before, after) = (b' ', b' ');
+        }
+        // "OTP=1234": the keyword's value, where "id=1234" is a part of a link.
+        if before == b'=' && self.ends_keyword(start - 1) {
+            before = b':';
+        }
         let masked_before = matches!(before, b'_' | b'*' | b'+' | b'=' | b'&' | b'\\' | b'~' | b'^')
             || self.reading.text()[..start].ends_with(['\u{2022}', '\u{2026}', '\u{d7}', '\u{25cf}'])
             || self.reading.text()[..start].ends_with("..");
@@ -456,6 +481,13 @@ impl Finder<'_> {
         digits <= 4 && after_month
     }
 
+    /// Whether a word that is also a currency ("som", "din") leads to a keyword: "12345 som engangskode".
+    fn links_to_keyword(&self, word: Span) -> bool {
+        let at = word.end + 1;
+        let keyword = |class| self.words.at(class, at).is_some();
+        self.words.at(Class::Link, word.start).is_some() && (keyword(Class::Otp) || keyword(Class::Noun))
+    }
+
     /// Whether a currency stands right before or after.
     fn is_money(&self, start: usize, end: usize) -> bool {
         let text = self.reading.text();
@@ -470,7 +502,7 @@ impl Finder<'_> {
             // A currency after the number, unless it belongs to the amount behind it: "123456 Rs 500".
             self.words.at(Class::Currency, at).is_some_and(|currency| {
                 let rest = text[currency.end..].trim_start_matches([' ', '.', ':']);
-                !rest.starts_with(|c: char| c.is_ascii_digit())
+                !rest.starts_with(|c: char| c.is_ascii_digit()) && !self.links_to_keyword(currency)
             })
         })
     }

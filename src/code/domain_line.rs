@@ -4,6 +4,8 @@
 //! optionally a blank and `%` (Apple: `@` or `%`) with an embedding host. Gateways join lines, so like Chromium
 //! we also take one in the middle of a line, after a blank.
 
+use std::ops::Range;
+
 /// A line that binds a code to a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DomainLine<'t> {
@@ -15,6 +17,15 @@ pub(super) struct DomainLine<'t> {
     pub(super) start: usize,
     /// Whether it is the whole last line of the text.
     pub(super) last: bool,
+}
+
+/// Where the line `@host #code` is that ends a text, from its `@` to its end; `None` where the text ends otherwise.
+///
+/// A phone offers the code to the pages of that host only while it is the last line
+/// ([origin-bound one-time codes](https://wicg.github.io/sms-one-time-codes/#parsing)).
+pub fn bound_last_line(text: &str) -> Option<Range<usize>> {
+    let line = domain_line(text).filter(|line| line.last)?;
+    Some(line.start..text.trim_end().len())
 }
 
 /// The longest code of such a line that is taken, in bytes.

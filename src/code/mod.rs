@@ -16,4 +16,5 @@ mod recogniser;
 mod scoring;
 mod service;
 
+pub use domain_line::bound_last_line;
 pub use recogniser::{Code, CodeEvidence, Recognised, Recogniser, ServiceEvidence};

@@ -175,11 +175,19 @@ impl<'a> Scorer<'a> {
     }
 
     fn collect(&mut self) {
+        let reading = self.reading;
         let lookalikes = self.words.of(Class::Lookalike);
         let otp = self.words.of(Class::Otp);
         let hidden = |span: &Span| covered(lookalikes, *span);
         let mut keywords = Vec::new();
-        for span in otp.iter().filter(|span| !hidden(span)) {
+        // A receipt tells the "authorization code" of a payment that is done.
+        let receipt = self.words.of(Class::Ledger).len() >= 2
+            && !self.words.any(Class::Secrecy)
+            && !self.words.any(Class::Validity);
+        let approval = |span: &Span| {
+            receipt && APPROVALS.iter().any(|part| reading.line()[span.start..span.end].contains(part))
+        };
+        for span in otp.iter().filter(|span| !hidden(span) && !approval(span)) {
             keywords.push(self.keyword(*span, 2));
         }
         for span in self.words.of(Class::Noun) {
@@ -286,6 +294,9 @@ impl<'a> Scorer<'a> {
             if candidate.shape == Shape::Prefixed {
                 score += weights.alone;
             }
+            if !(starts && ends) && self.is_what_was_warned_of(candidate) {
+                score += weights.alone;
+            }
         } else if !best.linked && self.is_led(start) {
             score += weights.led;
         }
@@ -298,7 +309,7 @@ impl<'a> Scorer<'a> {
         if self.is_bracketed(start, end) {
             score += weights.bracketed;
         }
-        if self.is_acted(start) {
+        if self.is_acted(start) || (best.strength == 1 && self.is_means(start)) {
             score += weights.acted;
         }
         if has_context {
@@ -309,6 +320,20 @@ impl<'a> Scorer<'a> {
         }
         score -= self.penalties(candidate, &best);
         Scored { candidate: *candidate, score, strength: best.strength }
+    }
+
+    /// "Never give this code to anyone. 123456": the only number, a sentence of its own at the end, behind a warning
+    /// that speaks of codes.
+    fn is_what_was_warned_of(&self, candidate: &Candidate) -> bool {
+        let Span { start, end } = candidate.span;
+        let (before, after) = (&self.reading.text()[..start], &self.reading.text()[end..]);
+        candidate.shape.is_numeric()
+            && candidate.length >= 4
+            && after.trim_matches([' ', '.', '\n']).is_empty()
+            && before.trim_end_matches([' ', '\n']).ends_with(['.', '!', '\u{3002}'])
+            && self.is_only_number()
+            && self.words.any(Class::Secrecy)
+            && (self.words.any(Class::Noun) || self.words.any(Class::Otp))
     }
 
     fn shape_score(&self, candidate: &Candidate) -> f32 {
@@ -375,8 +400,9 @@ impl<'a> Scorer<'a> {
     fn keyword_before(&self, keyword: &Keyword, start: usize, alone: bool) -> Option<Best> {
         let weights = self.weights;
         let from = keyword.span.end;
-        let distance = self.reading.distance(from, start);
-        let breaks = self.reading.breaks(from, start);
+        let aside = self.aside(from, start);
+        let distance = self.reading.distance(from, start) - self.reading.distance(aside.start, aside.end);
+        let breaks = self.reading.breaks(from, start) - self.reading.breaks(aside.start, aside.end);
         if !alone && (distance > 110 || breaks > 2) {
             return None;
         }
@@ -399,10 +425,20 @@ impl<'a> Scorer<'a> {
         {
             score += weights.near;
         }
-        if self.numbers_between(from, start) > 0 {
+        if self.numbers_between(from, start) > self.numbers_between(aside.start, aside.end) {
             score -= weights.crossed * if led { 0.5 } else { 1.0 };
         }
         (score > 0.0).then_some(Best { score, strength: as_strength(keyword), linked })
+    }
+
+    /// What stands in brackets between two places, as one span: an aside takes a keyword no further from its code.
+    fn aside(&self, from: usize, to: usize) -> Span {
+        let gap = &self.reading.text()[from..to];
+        let inside = gap.find(" (").and_then(|open| {
+            let close = gap[open..].find(')')?;
+            Some(Span { start: from + open, end: from + open + close + 1 })
+        });
+        inside.unwrap_or(Span { start: from, end: from })
     }
 
     fn keyword_after(&self, keyword: &Keyword, end: usize) -> Option<Best> {
@@ -485,6 +521,17 @@ impl<'a> Scorer<'a> {
         links.iter().any(|link| link.end == at && LEADING.contains(&&text[link.start..link.end]))
     }
 
+    /// "WELCOME15", "BDAY2026": a word that can be said and a number, as vouchers have it.
+    fn is_word_and_number(&self, candidate: &Candidate) -> bool {
+        let bytes = &self.reading.bytes()[candidate.span.start..candidate.span.end];
+        let letters = bytes.iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
+        candidate.shape == Shape::Mixed
+            && letters >= 4
+            && (1..=4).contains(&(bytes.len() - letters))
+            && bytes[letters..].iter().all(u8::is_ascii_digit)
+            && bytes[..letters].iter().any(|byte| b"aeiou".contains(byte))
+    }
+
     fn line_edges(&self, start: usize, end: usize) -> (bool, bool) {
         let text = self.reading.text();
         let before = text[..start].trim_end_matches(' ');
@@ -509,6 +556,12 @@ impl<'a> Scorer<'a> {
         })
     }
 
+    /// "Activate your profile with 123456": what a thing is done with.
+    fn is_means(&self, start: usize) -> bool {
+        let before = self.reading.line()[..start].trim_end_matches(' ');
+        [" with", " mit", " con", " avec", " com", " met", " med"].iter().any(|word| before.ends_with(word))
+    }
+
     /// Whether the text holds one candidate made of digits.
     fn is_only_number(&self) -> bool {
         self.candidates.iter().filter(|candidate| candidate.shape.is_numeric()).count() == 1
@@ -522,7 +575,9 @@ impl<'a> Scorer<'a> {
         if self.is_named(Class::Number, start, NUMBER_LINKS, best) {
             penalty += weights.numbered;
         }
-        if self.is_named(Class::Call, start, CALL_LINKS, best) {
+        // "88213#" is typed into a telephone.
+        let keyed = candidate.shape.is_numeric() && self.reading.bytes().get(end) == Some(&b'#');
+        if keyed || self.is_named(Class::Call, start, CALL_LINKS, best) {
             penalty += weights.called;
         }
         if self.is_void(start, end) {
@@ -549,6 +604,9 @@ impl<'a> Scorer<'a> {
         }
         if weak && self.words.of(Class::Ledger).len() >= 2 {
             penalty += weights.ledger;
+        }
+        if weak && self.is_word_and_number(candidate) {
+            penalty += 1.5;
         }
         if candidate.hash && !best.linked {
             penalty += weights.numbered;
@@ -736,16 +794,22 @@ fn covered(spans: &[Span], span: Span) -> bool {
 fn count_numbers(bytes: &[u8]) -> Vec<u16> {
     let mut counts = Vec::with_capacity(bytes.len() + 1);
     let (mut run, mut count) = (0_u8, 0_u16);
-    for byte in bytes {
+    for (at, byte) in bytes.iter().enumerate() {
         counts.push(count);
         run = if byte.is_ascii_digit() { run.saturating_add(1) } else { 0 };
-        if run == 4 {
+        // The year of a date is no number that a code could be taken for.
+        let year = at >= 5 && matches!(bytes[at - 4], b'.' | b'/' | b'-') && bytes[at - 5].is_ascii_digit();
+        if run == 4 && !year {
             count = count.saturating_add(1);
         }
     }
     counts.push(count);
     counts
 }
+
+/// What a payment's approval is called in.
+const APPROVALS: &[&str] =
+    &["authori", "autori", "\u{430}\u{432}\u{442}\u{43e}\u{440}\u{438}\u{437}", "approval"];
 
 /// Verbs and the like that lead to a value.
 const LEADING: &[&str] = &[

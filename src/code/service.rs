@@ -178,7 +178,7 @@ impl ServiceName<'_> {
             words = rest;
         }
         while let Some((last, rest)) = words.split_last() {
-            if !self.is_generic(last.span) {
+            if !self.is_generic(last.span) && !self.is_reference(last.span) {
                 break;
             }
             words = rest;
@@ -194,10 +194,37 @@ impl ServiceName<'_> {
         if is_solid_at(self.line(), span.start) {
             span = self.without_generic_ends(span)?;
         }
-        if self.code.is_some_and(|code| code.overlaps(span)) || self.holds_keyword(span) {
+        if self.code.is_some_and(|code| code.overlaps(span))
+            || self.holds_keyword(span)
+            || self.begins_with_money(span)
+        {
             return None;
         }
         self.display(span)
+    }
+
+    /// Whether a word is an account or a card of which only the end is told ("XX1290"), or an app hash.
+    fn is_reference(&self, span: Span) -> bool {
+        let word = &self.line()[span.start..span.end];
+        let rest = word.trim_start_matches(['x', '*', '.']);
+        let digits = word.bytes().filter(u8::is_ascii_digit).count();
+        let card =
+            word.len() - rest.len() >= 2 && rest.len() >= 2 && rest.bytes().all(|byte| byte.is_ascii_digit());
+        card || (word.len() >= 10 && digits >= 3 && word.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+    }
+
+    /// Whether a span begins with an amount: "RM0", "Rs 500".
+    fn begins_with_money(&self, span: Span) -> bool {
+        self.words.at(Class::Currency, span.start).is_some_and(|currency| {
+            let rest = self.line().get(currency.end..span.end).unwrap_or_default();
+            rest.trim_start_matches(['.', ' ']).starts_with(|c: char| c.is_ascii_digit())
+        })
+    }
+
+    /// Whether a word that warns stands right before a place: "JANGAN BERIKAN kode".
+    fn is_warned(&self, at: usize) -> bool {
+        let near = self.words.starting(Class::Secrecy, at.saturating_sub(60), at);
+        near.iter().any(|one| one.end <= at && self.line()[one.end..at].trim().is_empty())
     }
 
     /// Cuts generic words off both ends of a name in a script without blanks.
@@ -212,9 +239,16 @@ impl ServiceName<'_> {
                     .flat_map(|class| self.words.starting(class, span.start, span.end))
                     .filter(inside)
             };
+            // A syllable of Korean may be a particle and the end of a name; a blank has told which.
+            let syllable = |one: &Span| {
+                matches!(self.line()[one.start..one.end].chars().next(), Some('\u{ac00}'..='\u{d7a3}'))
+                    && one.end - one.start == 3
+            };
             if let Some(end) = all().filter(|one| one.start == span.start).map(|one| one.end).max() {
                 span.start = end;
-            } else if let Some(start) = all().filter(|one| one.end == span.end).map(|one| one.start).min() {
+            } else if let Some(start) =
+                all().filter(|one| one.end == span.end && !syllable(one)).map(|one| one.start).min()
+            {
                 span.end = start;
             } else {
                 return (span.start < span.end).then_some(span);
@@ -324,6 +358,10 @@ impl ServiceName<'_> {
         let text = &self.line()[inside.start..inside.end];
         let trimmed = text.trim();
         let start = inside.start + text.len() - text.trim_start().len();
+        // "<KXTQ>" is the reference that the page shows too.
+        if self.text()[..inside.start].ends_with('<') && self.reading.is_capitals(inside.start, inside.end) {
+            return None;
+        }
         let span = Span { start, end: start + trimmed.len() };
         let words = self.words_in(span.start, span.end);
         if self.is_generic(span) || words.len() > MOST_WORDS {
@@ -361,7 +399,7 @@ impl ServiceName<'_> {
             }
         }
         if let Some(at) = head.find(". ")
-            && let Some(name) = self.prefix_name(start, start + at, 2)
+            && let Some(name) = self.prefix_name(start, start + at, 3)
         {
             return Some(name);
         }
@@ -534,6 +572,7 @@ impl ServiceName<'_> {
                 first + 1 == last && self.begins_sentence(words[first].span.start) && last < words.len();
             if first < last
                 && !lone
+                && !self.is_warned(words[first].span.start)
                 && let Some(name) = self.name(words[first].span.start, words[last - 1].span.end)
             {
                 return Some(name);
@@ -717,6 +756,12 @@ impl ServiceName<'_> {
             let welcome = index > 0
                 && text[words[index - 1].span.start..words[index - 1].span.end] == *"welcome"
                 && preposition == "to";
+            // A login that is warned of comes from a place.
+            let before =
+                index.checked_sub(1).map_or("", |at| &text[words[at].span.start..words[at].span.end]);
+            if preposition == "from" && matches!(before, "account" | "in" | "login" | "device" | "attempt") {
+                continue;
+            }
             // Money goes to people and to shops, which are not the ones who sent the code.
             if paid
                 && matches!(
@@ -729,6 +774,7 @@ impl ServiceName<'_> {
                         | "bei"
                         | "an"
                         | "chez"
+                        | "la"
                         | "tai"
                         | "cho"
                         | "\u{43d}\u{430}"
@@ -860,7 +906,8 @@ impl ServiceName<'_> {
         }
         for keyword in self.keywords() {
             // "Nameの認証コード", "Name認証コード".
-            let head = &text[..keyword.start];
+            // Korean puts a blank between the name and its keyword.
+            let head = text[..keyword.start].trim_end_matches(' ');
             let clause = head
                 .rfind(|c: char| {
                     matches!(

@@ -174,6 +174,20 @@ fn check_tells_every_fault_of_both_files_with_its_line() {
 }
 
 #[test]
+fn check_warns_of_a_template_that_costs_a_segment() {
+    let bench = Bench::without_store();
+    let ran = |template: &str| {
+        bench.write_config(&format!("[templates]\nsms = \"{template}\"\n"));
+        bench.smsctl(&["check"])
+    };
+    assert!(ran("{service}: {code} {body}").err.is_empty());
+    let ran = ran("\u{1f511} {body}");
+    let warned = ran.err;
+    assert_eq!(ran.code, 0, "a warning is no fault: {warned}");
+    assert!(warned.starts_with("warning: templates.sms: ") && warned.contains("UCS-2"), "{warned}");
+}
+
+#[test]
 fn check_tells_warnings_and_deadlines_no_record_lasts_for() {
     let bench = Bench::without_store();
     let first = "[[subscriber]]\nname = \"A\"\nfrom = [\"+1222*\"]\nsms = [\"+14443332222\"]\n";
