@@ -50,6 +50,9 @@ pub(crate) const ALL: &[Chart] = &[
             ("backlog", "1,000 waiting: deliveries", "1,000"),
             ("backlog", "100,000 waiting: deliveries", "100,000"),
             ("backlog", "1,000,000 waiting: deliveries", "1,000,000"),
+            ("backlog", "embedded, 1,000 waiting: deliveries", "embedded: 1,000"),
+            ("backlog", "embedded, 100,000 waiting: deliveries", "embedded: 100,000"),
+            ("backlog", "embedded, 1,000,000 waiting: deliveries", "embedded: 1,000,000"),
         ],
     },
     Chart {

@@ -84,8 +84,8 @@ fn measure(arguments: &Arguments) -> std::io::Result<()> {
     }
     let began = Instant::now();
     let environment = Environment::look();
-    let rounds = arguments.rounds.unwrap_or(if arguments.quick { 1 } else { 5 });
-    let seconds = arguments.seconds.unwrap_or(if arguments.quick { 2 } else { 5 });
+    let rounds = arguments.rounds.unwrap_or(if arguments.quick { 1 } else { 3 });
+    let seconds = arguments.seconds.unwrap_or(if arguments.quick { 2 } else { 4 });
     let bench = Bench::prepare(rounds.max(1), Duration::from_secs(seconds.max(1)), arguments.quick)?;
     let mut report = Report::default();
     for row in ROWS {

@@ -78,6 +78,11 @@ impl Ours {
         Ok(Self { folder, provider, more: text, log })
     }
 
+    /// The file of the embedded queue.
+    pub(crate) fn queue_file(&self) -> PathBuf {
+        self.folder.path().join("queue.db")
+    }
+
     /// Starts a program and waits until it is ready.
     pub(crate) fn start(&self, program: &str) -> io::Result<Program> {
         let (ingress, ops) = (free_port()?, free_port()?);

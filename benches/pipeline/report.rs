@@ -52,6 +52,8 @@ pub(crate) enum Asked {
     AtLeast(f64, f64),
     /// At most this much; better still, that much.
     AtMost(f64, f64),
+    /// Nothing but to be counted; best of all, at most this much.
+    Counted(f64),
 }
 
 impl Asked {
@@ -59,6 +61,7 @@ impl Asked {
         let (floor, aim) = match self {
             Self::AtLeast(floor, aim) => (value >= floor, value >= aim),
             Self::AtMost(floor, aim) => (value <= floor, value <= aim),
+            Self::Counted(aim) => (true, value <= aim),
         };
         match (floor, aim) {
             (_, true) => "aim",
@@ -75,6 +78,7 @@ impl Asked {
             Self::AtMost(floor, aim) => {
                 (format!("≤ {} {unit}", figure(floor)), format!("≤ {} {unit}", figure(aim)))
             }
+            Self::Counted(aim) => ("counted".to_owned(), format!("≤ {} {unit}", figure(aim))),
         }
     }
 }

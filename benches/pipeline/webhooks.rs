@@ -31,9 +31,13 @@ impl Webhooks {
     }
 }
 
+/// What message `number` says.
+pub(crate) fn text(number: u32) -> String {
+    format!("493817 is your code. {MARK}{number:0DIGITS$}")
+}
+
 fn request(number: u32) -> Vec<u8> {
-    let text = format!("493817 is your code. {MARK}{number:0DIGITS$}");
-    let (body, signature) = webhook(&format!("SM{number:032x}"), &text);
+    let (body, signature) = webhook(&format!("SM{number:032x}"), &text(number));
     let mut request = format!(
         "POST {TARGET} HTTP/1.1\r\nHost: mfa.example.com\r\nUser-Agent: TwilioProxy/1.1\r\nAccept: */*\r\n\
          X-Twilio-Signature: {signature}\r\nContent-Type: application/x-www-form-urlencoded\r\n\

@@ -15,6 +15,9 @@ use crate::webhooks::Webhooks;
 /// Connections of the load generator, in every row.
 pub(crate) const CONNECTIONS: usize = 64;
 
+/// Recipients of a message.
+pub(crate) const RECIPIENTS: u64 = 3;
+
 /// Time a program gets to become as fast as it will be: a just-in-time compiler needs it.
 pub(crate) const WARM_UP: Duration = Duration::from_millis(1500);
 

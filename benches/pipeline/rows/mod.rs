@@ -1,5 +1,6 @@
 //! One function for each row of the table.
 
+mod backlog;
 mod bench;
 mod hot_paths;
 mod ingress;
@@ -44,6 +45,6 @@ pub(crate) const ROWS: &[Row] = &[
     Row { name: "scripts", says: "what Redis spends on one piece of work", run: scripts::scripts },
     Row { name: "round-trips", says: "what a delivery costs Redis", run: worker::round_trips },
     Row { name: "memory", says: "resident memory, idle and under load", run: programs::memory },
-    Row { name: "backlog", says: "1 k, 100 k and 1 M messages waiting", run: worker::backlog },
+    Row { name: "backlog", says: "1 k, 100 k and 1 M messages waiting", run: backlog::backlog },
     Row { name: "pressure", says: "receivers at a hundredth of what arrives", run: pressure::pressure },
 ];

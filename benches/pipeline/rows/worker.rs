@@ -1,18 +1,15 @@
 //! The rows about the worker.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::bench::{Bench, Cost, WARM_UP, percentile};
+use super::bench::{Bench, Cost, RECIPIENTS, WARM_UP, percentile};
 use crate::load::{Load, Pace, Sent};
 use crate::ours::{Ours, Recipients, Store};
 use crate::process::pause;
 use crate::receiver::Arrival;
 use crate::redis::Fsync;
 use crate::report::{Asked, Report};
-
-/// Recipients of a message.
-const RECIPIENTS: u64 = 3;
 
 pub(super) fn deliver(bench: &Bench, report: &mut Report) -> io::Result<()> {
     const ROW: &str = "deliver";
@@ -173,73 +170,6 @@ pub(super) fn round_trips(bench: &Bench, report: &mut Report) -> io::Result<()> 
     drop(worker);
     bench.quiet();
     let name = "from a backlog: round trips a delivery, routing included";
-    report.ask(ROW, "Redis round trips a delivery in steady state", name, Asked::AtMost(f64::INFINITY, 0.1));
-    Ok(())
-}
-
-pub(super) fn backlog(bench: &Bench, report: &mut Report) -> io::Result<()> {
-    const ROW: &str = "backlog";
-    let sizes = [("1,000", 1_000), ("100,000", 100_000), ("1,000,000", 1_000_000)];
-    let sizes = if bench.quick { &sizes[..2] } else { &sizes[..] };
-    // A long backlog takes a while to come in: nothing may expire meanwhile.
-    let patient = "[message]\ndeadline = \"6h\"";
-    for _ in 0..bench.rounds.min(2) {
-        let mut rates = Vec::new();
-        for (name, size) in sizes {
-            let redis = bench.redis(Fsync::EverySecond)?;
-            let installation = bench.on_redis(&redis, "capacity = 2_000_000", patient)?;
-            let ingress = installation.start("sms-ingress")?;
-            let began = Instant::now();
-            let mut next = bench.fill(ingress.ingress, 0, *size)?.next;
-            report.note(
-                ROW,
-                &format!("{name} waiting: brought in"),
-                "/s",
-                f64::from(*size) / began.elapsed().as_secs_f64(),
-            );
-            report.note(
-                ROW,
-                &format!("{name} waiting: ingress, resident"),
-                "MiB",
-                ingress.process.resident(),
-            );
-            report.note(ROW, &format!("{name} waiting: Redis, used memory"), "MiB", redis.used_memory()?);
-            let worker = installation.start("sms-worker")?;
-            let before = bench.receiver.received();
-            // What is delivered is brought in again, so that so many keep waiting.
-            let (began, mut highest) = (Instant::now(), 0.0_f64);
-            let mut counted = None;
-            while began.elapsed() < WARM_UP + bench.length {
-                if began.elapsed() > WARM_UP && counted.is_none() {
-                    bench.receiver.take_arrivals();
-                    counted = Some(Instant::now());
-                }
-                let gone = ((bench.receiver.received() - before) / RECIPIENTS) as u32;
-                let missing = (size + gone).saturating_sub(next);
-                if missing > 0 {
-                    next = bench.fill(ingress.ingress, next, next + missing)?.next;
-                }
-                highest = highest.max(worker.process.resident());
-                pause(Duration::from_millis(2));
-            }
-            let counted = counted.map_or(f64::NAN, |since| since.elapsed().as_secs_f64());
-            let rate = bench.receiver.take_arrivals().len() as f64 / counted;
-            report.note(ROW, &format!("{name} waiting: deliveries"), "/s", rate);
-            report.note(ROW, &format!("{name} waiting: worker, highest resident"), "MiB", highest);
-            rates.push(rate);
-            drop((worker, ingress));
-            bench.quiet();
-        }
-        let (lowest, highest) =
-            rates.iter().fold((f64::MAX, 0.0_f64), |(low, high), rate| (low.min(*rate), high.max(*rate)));
-        report.note(ROW, "slowest below the fastest", "%", (1.0 - lowest / highest) * 100.0);
-    }
-    let measure = "deliveries per second with 1 k, 100 k and 1 M waiting: slowest below the fastest";
-    report.ask(ROW, measure, "slowest below the fastest", Asked::AtMost(15.0, 10.0));
-    let name = sizes.last().map_or("", |(name, _)| name);
-    for program in ["ingress, resident", "worker, highest resident"] {
-        let name = format!("{name} waiting: {program}");
-        report.ask(ROW, &format!("resident memory: {name}"), &name, Asked::AtMost(40.0, 30.0));
-    }
+    report.ask(ROW, "Redis round trips a delivery, from a backlog", name, Asked::Counted(0.1));
     Ok(())
 }
