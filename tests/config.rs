@@ -361,6 +361,9 @@ fn values_that_contradict_each_other_are_faults_where_one_of_them_was_said() {
 fn keys_of_later_versions_are_known_and_refused() {
     let later = "is not available in this version";
     assert_one_fault_in("[queue]\nshards = 2", 8, later);
+    for url in ["redis://a:1,b:2", "redis://u:p@a:1,redis://b:2"] {
+        assert_one_fault_in(&format!("[queue]\nbackend = \"redis\"\nurl = \"{url}\""), 9, later);
+    }
     assert_one_fault_in("[[source]]\nname = \"office-sim\"\nkind = \"smsgate\"", 7, later);
 }
 

@@ -20,9 +20,8 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
 const SENTINEL_PORT: u16 = 26_379;
 
 /// What a URL must be; it is never repeated, it may carry a password.
-const EXPECTED: &str = "a Redis URL: redis://[user:password@]host[:port][/db] (rediss:// with TLS), \
-                        redis+sentinel://[user:password@]host[:port],…/name[/db], or redis://host[:port],host[:port],… \
-                        for a cluster";
+const EXPECTED: &str = "a Redis URL: redis://[user:password@]host[:port][/db] (rediss:// with TLS) or \
+                        redis+sentinel://[user:password@]host[:port],…/name[/db]";
 const FORBIDDEN: &str = "link-local and cloud metadata addresses are never called";
 const NO_DATABASES: &str = "a cluster has no databases: the path must be empty or /0";
 
