@@ -15,6 +15,7 @@ mod leaks;
 mod metrics_table;
 mod moving;
 mod pressure;
+mod promises;
 mod queue_contract;
 mod recognition;
 mod redis_queue;
