@@ -4,7 +4,9 @@
 //! under `./test --chaos`.
 
 mod away;
+mod hands;
 mod line;
+mod points;
 mod storm;
 
 /// Short leases and quick retries, so that what waits for them is tested in seconds.

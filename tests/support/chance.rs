@@ -18,7 +18,7 @@ pub(crate) fn seeded(name: &str) -> fastrand::Rng {
 }
 
 /// How long a fault test goes on: `short`, or `part` of the budget when that is given and longer. All
-/// parts together make one.
+/// parts together make less than one: settling and the check take time too.
 pub(crate) fn duration(short: Duration, part: f64) -> Duration {
     let budget = std::env::var(BUDGET).ok().and_then(|text| text.parse().ok()).map(Duration::from_secs);
     budget.map_or(short, |budget| budget.mul_f64(part).max(short))

@@ -4,16 +4,19 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use sha1::{Digest, Sha1};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use super::installation::signal;
 
 /// What happens to what is sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,6 +32,26 @@ pub(crate) enum Line {
     /// Requests arrive; with this probability in per cent the answer does not, and the connection is reset
     /// in its place.
     LosesAnswers(u8),
+}
+
+/// When a trap kills.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// Before the server hears of the call.
+    Before,
+    /// When the server has done it, and before the caller hears of it.
+    After,
+}
+
+/// Kills the process that uses the line when it calls a script of Redis.
+#[derive(Clone, Debug)]
+pub(crate) struct Trap {
+    /// Words that only this script has. It must be loaded by this line.
+    pub(crate) script: &'static str,
+    /// Only a call that has this argument.
+    pub(crate) argument: &'static str,
+    /// When.
+    pub(crate) moment: Moment,
 }
 
 /// A running proxy. Dropping it ends every connection.
@@ -48,6 +71,35 @@ struct Shared {
     frozen_before: AtomicU64,
     /// Answers lost so far.
     answers_lost: AtomicU64,
+    trap: Mutex<Option<Set>>,
+}
+
+/// A trap that is set.
+#[derive(Clone)]
+struct Set {
+    trap: Trap,
+    /// What the script is called by, once it was loaded.
+    name: String,
+    /// Whom it kills; it waits until that is known.
+    victim: watch::Receiver<Option<u32>>,
+}
+
+impl Shared {
+    fn trap(&self) -> Option<Set> {
+        self.trap.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The script of the trap has this name.
+    fn name_script(&self, name: String) {
+        if let Some(set) = self.trap.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            set.name = name;
+        }
+    }
+
+    /// Nothing that is answered from now on arrives.
+    fn freeze(&self) {
+        self.frozen_before.store(self.accepted.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
 }
 
 impl Proxy {
@@ -85,9 +137,17 @@ impl Proxy {
     /// The connections there are now go half open: neither side hears of the other again, nor of the end.
     /// New ones are as good as the line.
     pub(crate) fn freeze_connections(&self) {
-        self.shared.frozen_before.store(self.shared.accepted.load(Ordering::SeqCst), Ordering::SeqCst);
+        self.shared.freeze();
         // Whoever waits looks again.
         self.line.send_modify(|_| {});
+    }
+
+    /// Sets a trap for a process that is started now; its id is to be sent.
+    pub(crate) fn set_trap(&self, trap: Trap) -> watch::Sender<Option<u32>> {
+        let (tell, victim) = watch::channel(None);
+        let set = Set { trap, name: String::new(), victim };
+        *self.shared.trap.lock().unwrap_or_else(PoisonError::into_inner) = Some(set);
+        tell
     }
 
     /// Answers lost so far.
@@ -172,6 +232,7 @@ impl Passage {
         answers: bool,
     ) -> io::Result<()> {
         let mut piece = vec![0; 64 * 1024];
+        let mut requests = Vec::new();
         loop {
             let length = from.read(&mut piece).await?;
             if matches!(self.fate(answers && length > 0).await, Fate::Breaks) {
@@ -182,8 +243,44 @@ impl Passage {
             if length == 0 {
                 return to.shutdown().await;
             }
+            if !answers && self.shared.trap().is_some() {
+                requests.extend_from_slice(&piece[..length]);
+                self.pass_requests(&mut requests, &mut to).await?;
+                continue;
+            }
             to.write_all(&piece[..length]).await?;
         }
+    }
+
+    /// Passes on whole requests, up to the one that the trap waits for.
+    async fn pass_requests(&self, requests: &mut Vec<u8>, to: &mut OwnedWriteHalf) -> io::Result<()> {
+        while let Some((words, length)) = first_request(requests) {
+            let Some(set) = self.shared.trap() else { break };
+            if is_word(&words, 0, "SCRIPT") && is_word(&words, 1, "LOAD") && words.len() == 3 {
+                let text = words[2];
+                if text.windows(set.trap.script.len()).any(|part| part == set.trap.script.as_bytes()) {
+                    self.shared
+                        .name_script(Sha1::digest(text).iter().map(|byte| format!("{byte:02x}")).collect());
+                }
+            }
+            let has_argument = words.iter().skip(3).any(|word| *word == set.trap.argument.as_bytes());
+            if is_word(&words, 0, "EVALSHA") && is_word(&words, 1, &set.name) && has_argument {
+                self.shared.freeze();
+                if set.trap.moment == Moment::After {
+                    to.write_all(&requests[..length]).await?;
+                    let server = to.peer_addr()?;
+                    done(server).await?;
+                }
+                let mut victim = set.victim;
+                if let Ok(pid) = victim.wait_for(Option::is_some).await {
+                    signal(pid.expect("it is some"), "KILL");
+                }
+                return std::future::pending().await;
+            }
+            to.write_all(&requests[..length]).await?;
+            requests.drain(..length);
+        }
+        Ok(())
     }
 
     /// Waits as long as the line makes a piece wait.
@@ -213,4 +310,35 @@ impl Passage {
             }
         }
     }
+}
+
+/// Waits until the server has done what it was sent before: it takes what has arrived in turn.
+async fn done(server: SocketAddr) -> io::Result<()> {
+    let mut connection = TcpStream::connect(server).await?;
+    connection.write_all(b"PING\r\n").await?;
+    connection.read_exact(&mut [0; 7]).await.map(drop)
+}
+
+fn is_word(words: &[&[u8]], at: usize, word: &str) -> bool {
+    words.get(at).is_some_and(|have| have.eq_ignore_ascii_case(word.as_bytes()))
+}
+
+/// The words of the first request and its length, once it is whole. A request is an array of bulk strings
+/// (<https://redis.io/docs/latest/develop/reference/protocol-spec/>).
+fn first_request(bytes: &[u8]) -> Option<(Vec<&[u8]>, usize)> {
+    let number = |from: usize, kind: u8| {
+        let line = bytes.get(from..)?;
+        let end = line.windows(2).position(|two| two == b"\r\n")?;
+        assert_eq!(line[0], kind, "a request of another form");
+        let number: usize = std::str::from_utf8(&line[1..end]).ok()?.parse().ok()?;
+        Some((number, from + end + 2))
+    };
+    let (count, mut at) = number(0, b'*')?;
+    let mut words = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (length, from) = number(at, b'$')?;
+        words.push(bytes.get(from..from + length)?);
+        at = from + length + 2;
+    }
+    (at <= bytes.len()).then_some((words, at))
 }

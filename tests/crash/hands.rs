@@ -1,0 +1,223 @@
+//! What people and schedulers do: stop a process and let it go on, kill an ingress under its requests, empty
+//! the store, remove parts of it, forget its scripts.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::interval;
+
+use super::{FAST, IN_FLIGHT};
+use crate::support::chance::{duration, seeded};
+use crate::support::installation::{Installation, LOOK, PHONES, SLACK, sid};
+use crate::support::ledger::{Allowed, Ledger};
+use crate::support::provider::{Provider, Reply};
+use crate::support::redis_server::RedisServer;
+
+/// What a worker was about to say when it was stopped is old when it goes on.
+#[tokio::test]
+async fn a_worker_that_is_stopped_for_longer_than_its_leases_disturbs_nobody_when_it_goes_on() {
+    let provider = Provider::start();
+    for recipient in [PHONES[0], PHONES[1], SLACK] {
+        provider.always(recipient, Reply::ok().delayed(Duration::from_millis(500)));
+    }
+    let redis = RedisServer::start();
+    let installation = Installation::redis(&provider, &redis.url(), FAST);
+    let ingress = installation.start("sms-ingress").await;
+    let stopped = installation.start("sms-worker").await;
+    let ledger = Ledger::new();
+    ledger.post_all(installation.poster(), &[ingress.ingress], 0..10, 8).await;
+    provider.wait_until("it has some in hand", |requests| requests.len() >= 5).await;
+    stopped.signal("STOP");
+    ledger.fault();
+    let _other = installation.start("sms-worker").await;
+    let store = installation.store();
+    let end = Instant::now() + Duration::from_secs(60);
+    while store.admin.stats().await.is_ok_and(|stats| stats.pending > 0) {
+        assert!(Instant::now() < end, "the other did not take over");
+        tokio::time::sleep(LOOK).await;
+    }
+    stopped.signal("CONT");
+    // It learns that what it held is another's, and has said what it had to say.
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let metrics = installation.ops(&stopped, "metrics").await.map(|(_, text)| text).unwrap_or_default();
+        if metrics.contains("leases_lost_total") && !metrics.contains("leases_lost_total 0\n") {
+            break;
+        }
+        assert!(Instant::now() < end, "it lost no lease: {metrics}");
+        tokio::time::sleep(LOOK).await;
+    }
+    ledger.post_all(installation.poster(), &[ingress.ingress], 10..20, 8).await;
+    let allowed = Allowed { duplicates: IN_FLIGHT, ..Allowed::default() };
+    ledger.check(&installation, &provider, allowed).await.show("stopped", "a worker stopped past its leases");
+}
+
+/// Repeats of everything at three ingresses of which one after another is killed.
+#[tokio::test]
+async fn ingresses_are_killed_under_their_requests_and_repeats_change_nothing() {
+    let mut chance = seeded("ingresses_are_killed_under_their_requests_and_repeats_change_nothing");
+    let time = duration(Duration::from_secs(4), 0.02);
+    let number = 40 * u32::try_from(time.as_secs()).unwrap();
+    let provider = Provider::start();
+    let redis = RedisServer::start();
+    let installation = Installation::redis(&provider, &redis.url(), FAST);
+    let mut ingresses = Vec::new();
+    for _ in 0..3 {
+        ingresses.push(installation.start("sms-ingress").await);
+    }
+    let _worker = installation.start("sms-worker").await;
+    let doors = [ingresses[0].ingress, ingresses[1].ingress, ingresses[2].ingress];
+    let ledger = Ledger::new();
+    let posting: Vec<_> = (0..3_usize)
+        .map(|first| {
+            let (ledger, poster) = (ledger.clone(), installation.poster().clone());
+            let doors = [doors[first], doors[(first + 1) % 3], doors[(first + 2) % 3]];
+            tokio::spawn(async move { ledger.post_all(&poster, &doors, 0..number, 8).await })
+        })
+        .collect();
+    let mut every = interval(Duration::from_millis(250));
+    while !posting.iter().all(tokio::task::JoinHandle::is_finished) {
+        every.tick().await;
+        let victim = chance.usize(..3);
+        ledger.fault();
+        ingresses[victim].kill();
+        let again = installation.program("sms-ingress").in_place_of(&ingresses[victim]);
+        ingresses[victim] = again.spawn();
+    }
+    for posted in posting {
+        posted.await.unwrap();
+    }
+    let figures = ledger.check(&installation, &provider, Allowed::default()).await;
+    figures
+        .show("ingress storm", "one of three ingresses killed every 0.25 s, each message posted three times");
+    assert_eq!(figures.messages, number as usize);
+}
+
+/// Parts of the store are removed and its scripts forgotten while it is at work.
+#[tokio::test]
+async fn streams_groups_and_scripts_that_are_removed_come_back() {
+    let mut chance = seeded("streams_groups_and_scripts_that_are_removed_come_back");
+    let time = duration(Duration::from_secs(4), 0.02);
+    let number = 40 * u32::try_from(time.as_secs()).unwrap();
+    let provider = Provider::start();
+    let redis = RedisServer::start();
+    let installation = Installation::redis(&provider, &redis.url(), FAST);
+    let ingress = installation.start("sms-ingress").await;
+    let _workers = [installation.start("sms-worker").await, installation.start("sms-worker").await];
+    let ledger = Ledger::new();
+    let posting = {
+        let (ledger, poster, door) = (ledger.clone(), installation.poster().clone(), ingress.ingress);
+        tokio::spawn(async move { ledger.post_all(&poster, &[door], 0..number, 8).await })
+    };
+    let began = Instant::now();
+    let mut every = interval(Duration::from_millis(100));
+    let mut faults = 0;
+    while !posting.is_finished() || began.elapsed() < time {
+        every.tick().await;
+        ledger.fault();
+        faults += 1;
+        redis.command("SCRIPT FLUSH");
+        let stream = chance.choice(["in", "rdy:sms", "rdy:slack"]).unwrap();
+        match chance.u8(..8) {
+            0 => redis.command(&format!("DEL sq1:{{0}}:{stream}")),
+            1 => redis.command(&format!("XTRIM sq1:{{0}}:{stream} MAXLEN 0")),
+            2 => redis.command(&format!("XGROUP DESTROY sq1:{{0}}:{stream} w")),
+            _ => String::new(),
+        };
+    }
+    posting.await.unwrap();
+    let repaired = installation.smsctl(&["doctor", "--repair"]);
+    println!("{}", String::from_utf8_lossy(&repaired.stdout));
+    let allowed = Allowed { duplicates: faults * 2 * IN_FLIGHT, ..Allowed::default() };
+    let figures = ledger.check(&installation, &provider, allowed).await;
+    figures.show("operator", "streams deleted, trimmed, without group; scripts forgotten every 0.1 s");
+    assert_eq!(figures.messages, number as usize);
+}
+
+/// A store that is emptied under its services says so, and what comes later arrives.
+#[tokio::test]
+async fn a_store_that_is_emptied_at_work_is_told_and_goes_on() {
+    let provider = Provider::start();
+    let redis = RedisServer::start();
+    let installation = Installation::redis(&provider, &redis.url(), FAST);
+    let ingress = installation.start("sms-ingress").await;
+    let worker = installation.start("sms-worker").await;
+    let ledger = Ledger::new();
+    for round in 0..4 {
+        let posting = {
+            let (ledger, poster, door) = (ledger.clone(), installation.poster().clone(), ingress.ingress);
+            tokio::spawn(
+                async move { ledger.post_all(&poster, &[door], round * 30..(round + 1) * 30, 8).await },
+            )
+        };
+        provider.wait_for_more(10).await;
+        if round < 3 {
+            ledger.fault();
+            redis.command("FLUSHALL");
+        }
+        posting.await.unwrap();
+    }
+    // What comes after the last time is not touched by it.
+    ledger.post_all(installation.poster(), &[ingress.ingress], 120..140, 8).await;
+    for number in 120..140 {
+        let status = installation.wait_until_done(&sid(number)).await;
+        for delivery in status["deliveries"].as_array().expect("a list") {
+            assert_eq!(delivery["state"], "delivered", "{status}");
+        }
+    }
+    let metrics = installation.ops(&worker, "metrics").await.expect("it answers").1;
+    assert!(
+        !metrics.contains("sms_broadcaster_stream_group_recreated_total 0\n"),
+        "it is not told: {metrics}"
+    );
+    let repaired = installation.smsctl(&["doctor", "--repair"]);
+    assert!(repaired.status.success(), "{}", String::from_utf8_lossy(&repaired.stdout));
+    let allowed = Allowed { duplicates: 3 * IN_FLIGHT, dead: 400, unsent: 400, forgotten: true };
+    ledger.check(&installation, &provider, allowed).await.show("emptied", "FLUSHALL at work, three times");
+}
+
+/// What a failover may lose, made by hand beside services at work: a text, a delay, a whole record.
+#[tokio::test]
+async fn what_a_failover_lost_is_put_right_beside_the_services() {
+    let provider = Provider::start();
+    for recipient in [PHONES[0], PHONES[1], SLACK] {
+        provider.always(recipient, Reply::status(503).header("Retry-After", "2"));
+    }
+    let redis = RedisServer::start();
+    let installation = Installation::redis(&provider, &redis.url(), FAST);
+    let ingress = installation.start("sms-ingress").await;
+    let _worker = installation.start("sms-worker").await;
+    let ledger = Ledger::new();
+    ledger.post_all(installation.poster(), &[ingress.ingress], 0..4, 4).await;
+    provider.wait_until("each was tried", |requests| requests.len() >= 12).await;
+    let (lost, textless, unplaced) = (sid(0), sid(1), sid(2));
+    redis.command(&format!("DEL sq1:{{0}}:m:{lost}"));
+    redis.command(&format!("HDEL sq1:{{0}}:m:{textless} ct"));
+    redis.command(&format!("ZREM sq1:{{0}}:due:sms {unplaced}|1 {unplaced}|2"));
+
+    let told = installation.smsctl(&["doctor"]);
+    let page = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert_eq!(told.status.code(), Some(1), "{page}");
+    assert!(page.contains(&textless), "{page}");
+    let repaired = installation.smsctl(&["doctor", "--repair"]);
+    let page = String::from_utf8_lossy(&repaired.stdout).into_owned();
+    assert_eq!(repaired.status.code(), Some(0), "{page}");
+    for phone in PHONES {
+        assert!(!page.contains(&phone[1..]), "{page}");
+    }
+    for recipient in [PHONES[0], PHONES[1], SLACK] {
+        provider.always(recipient, Reply::ok());
+    }
+    let states = async |number| {
+        let status = installation.wait_until_done(&sid(number)).await;
+        let deliveries = status["deliveries"].as_array().expect("a list");
+        deliveries.iter().map(|d| d["state"].as_str().expect("a word").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(states(2).await, ["delivered"; 3]);
+    assert_eq!(states(3).await, ["delivered"; 3]);
+    assert_eq!(states(1).await, ["dead"; 3]);
+    // Of the message that is gone three letters tell.
+    let letters = installation.smsctl_json(&["dead", "list", "--cause", "poison", "--json"]);
+    assert_eq!(letters.as_array().map(Vec::len), Some(6), "{letters}");
+    let allowed = Allowed { dead: 3, unsent: 3, forgotten: true, ..Allowed::default() };
+    ledger.check(&installation, &provider, allowed).await;
+}
