@@ -194,6 +194,27 @@ fn rejected(body: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Metrics;
+
+    #[tokio::test]
+    async fn at_the_end_everything_that_waits_is_gathered() {
+        let collector = Collector { base: Url::parse("http://127.0.0.1:1").unwrap(), basic: None };
+        let settings = TelemetrySettings { collector: Some(collector), ..TelemetrySettings::default() };
+        let (clock, resource) =
+            (Clock::system(), Resource { service: "sms-worker", instance: String::new() });
+        let metrics = TelemetryMetrics::register(&Metrics::new(clock.now()));
+        let http = HttpClient::for_plain_http(clock.clone());
+        let (tracer, exporter) = start(settings, "redis", resource, http, clock, metrics);
+        let mut exporter = exporter.unwrap();
+        for _ in 0..BATCH + 88 {
+            tracer.request("GET", "/", Instant::now(), None);
+        }
+        let stop = CancellationToken::new();
+        stop.cancel();
+        for expected in [BATCH, 88, 0] {
+            assert_eq!(exporter.gather(&stop).await.len(), expected);
+        }
+    }
 
     #[test]
     fn an_answer_may_say_that_some_spans_were_not_taken() {
