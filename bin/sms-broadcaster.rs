@@ -4,13 +4,8 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use mimalloc::MiMalloc;
 use sms_broadcaster::cli::{Roles, ServiceArgs};
 use sms_broadcaster::{cli, demo, init};
-
-/// A fifth of a worker's instructions were the C library's allocator (docs/benchmarks.md).
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Relays the login codes that reach one Twilio number to everybody who needs them.
 #[derive(Parser)]
