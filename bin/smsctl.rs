@@ -292,7 +292,7 @@ async fn doctor(file: &Path, flags: &DoctorFlags) -> Result<(), Failure> {
     } else {
         show(&text::examined(&examination, flags.repair, style()))
     }?;
-    if examination.is_sound() { Ok(()) } else { Err(Failure::failed("the store does not hold what it must")) }
+    if examination.is_sound { Ok(()) } else { Err(Failure::failed("the store does not hold what it must")) }
 }
 
 /// Prints one line and nothing else, so that it can be the content of a file.

@@ -122,13 +122,17 @@ fn copy_files(from: &Path, to: &Path) {
     }
 }
 
+/// An ingress and a worker.
+async fn services(installation: &Installation) -> [Program; 2] {
+    [installation.start("sms-ingress").await, installation.start("sms-worker").await]
+}
+
 #[tokio::test]
 async fn redis_goes_on_from_a_copy_of_its_append_only_files() {
     let provider = Provider::start();
     let mut redis = RedisServer::start();
     let installation = Installation::redis(&provider, &redis.url(), FAST);
-    let mut ingress = installation.start("sms-ingress").await;
-    let mut worker = installation.start("sms-worker").await;
+    let [mut ingress, mut worker] = services(&installation).await;
     begin(&installation, &provider, ingress.ingress).await;
     assert_eq!(redis.command("CONFIG SET auto-aof-rewrite-percentage 0"), "+OK");
     redis.command("BGREWRITEAOF");
@@ -143,8 +147,7 @@ async fn redis_goes_on_from_a_copy_of_its_append_only_files() {
     fs::remove_dir_all(&files).unwrap();
     copy_files(&copy, &files);
     redis.restart();
-    let ingress = installation.start("sms-ingress").await;
-    let worker = installation.start("sms-worker").await;
+    let [ingress, worker] = services(&installation).await;
     check(&installation, &provider, ingress.ingress, &worker).await;
 }
 
@@ -153,8 +156,7 @@ async fn redis_goes_on_from_a_snapshot_once_it_was_started_without_its_append_on
     let provider = Provider::start();
     let mut redis = RedisServer::start();
     let installation = Installation::redis(&provider, &redis.url(), FAST);
-    let mut ingress = installation.start("sms-ingress").await;
-    let mut worker = installation.start("sms-worker").await;
+    let [mut ingress, mut worker] = services(&installation).await;
     begin(&installation, &provider, ingress.ingress).await;
     redis.command("BGSAVE");
     wait_for_persistence(&redis, "rdb_bgsave_in_progress:0").await;
@@ -172,7 +174,6 @@ async fn redis_goes_on_from_a_snapshot_once_it_was_started_without_its_append_on
     assert_eq!(redis.command("CONFIG SET appendonly yes"), "+OK");
     wait_for_persistence(&redis, "aof_rewrite_in_progress:0").await;
     redis.restart_with(&[]);
-    let ingress = installation.start("sms-ingress").await;
-    let worker = installation.start("sms-worker").await;
+    let [ingress, worker] = services(&installation).await;
     check(&installation, &provider, ingress.ingress, &worker).await;
 }

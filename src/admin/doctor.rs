@@ -20,13 +20,8 @@ pub struct Examination {
     pub done: Vec<String>,
     /// What is still not as it must be, after a repair.
     pub left: Vec<String>,
-}
-
-impl Examination {
-    /// Whether the store is sound now.
-    pub fn is_sound(&self) -> bool {
-        self.findings.is_empty() || (!self.done.is_empty() && self.left.is_empty())
-    }
+    /// Whether the store held what it must when it was last looked at.
+    pub is_sound: bool,
 }
 
 /// Looks whether the store holds what it must, and with `repair` puts right what it can. The service may be
@@ -38,11 +33,13 @@ impl Examination {
 pub async fn examine(store: &dyn QueueAdmin, repair: bool) -> Result<Examination, QueueError> {
     let findings = lasting(store).await?;
     if findings.is_empty() || !repair {
-        return Ok(Examination { findings, ..Examination::default() });
+        let is_sound = findings.is_empty();
+        return Ok(Examination { findings, is_sound, ..Examination::default() });
     }
     let done = store.repair().await?;
     let left = lasting(store).await?;
-    Ok(Examination { findings, done, left })
+    let is_sound = left.is_empty();
+    Ok(Examination { findings, done, left, is_sound })
 }
 
 /// What the audit finds again and again.

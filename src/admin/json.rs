@@ -133,8 +133,8 @@ pub fn purged(purged: &Purged) -> String {
 
 /// `doctor --json`.
 pub fn examined(examination: &Examination) -> String {
-    let Examination { findings, done, left } = examination;
-    line(&json!({ "sound": examination.is_sound(), "findings": findings, "done": done, "left": left }))
+    let Examination { findings, done, left, is_sound } = examination;
+    line(&json!({ "sound": is_sound, "findings": findings, "done": done, "left": left }))
 }
 
 /// What was recognised in a text: `inspect --json`, and a part of `route --json`. Nothing found is null.

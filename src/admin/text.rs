@@ -339,7 +339,7 @@ pub fn checked(parts: &[(&str, String)], style: Style) -> String {
 
 /// `doctor`: a line for each finding and for each thing done; with `repair` also what is left.
 pub fn examined(examination: &Examination, repair: bool, style: Style) -> String {
-    let Examination { findings, done, left } = examination;
+    let Examination { findings, done, left, is_sound } = examination;
     let lines = |paint: Paint, word: &str, what: &[String]| -> String {
         let word = style.paint(paint, word);
         what.iter().map(|line| format!("{word}  {line}\n")).collect()
@@ -351,7 +351,7 @@ pub fn examined(examination: &Examination, repair: bool, style: Style) -> String
         page.push_str(&format!("{}  the store holds what it must\n", style.paint(Paint::Good, "ok")));
     } else if !repair {
         page.push_str("Nothing was changed; `smsctl doctor --repair` puts right what can be.\n");
-    } else if left.is_empty() {
+    } else if *is_sound {
         page.push_str(&format!("{}  the store holds what it must again\n", style.paint(Paint::Good, "ok")));
     }
     page

@@ -50,13 +50,14 @@ local function let_go(record, has_letters)
   redis.call('PEXPIRE', record, whole(retention_ms + slack))
 end
 
--- Makes a record anew that has lost its text: once too long to be stored compactly, it would stay so, at
--- three times the memory, for as long as it is kept.
-local function shrink(record)
-  if redis.call('HLEN', record) > 100 then return end
-  local fields = redis.call('HGETALL', record)
+-- Fields of a record that the server may store compactly.
+local COMPACT = 100
+
+-- Makes a record anew of `fields`, names and values: once too long to be stored compactly, by its text, it
+-- would stay so, at three times the memory, for as long as it is kept.
+local function remake(record, fields)
   redis.call('DEL', record)
-  redis.call('HSET', record, unpack(fields))
+  set_fields(record, fields)
 end
 
 -- A message without pending work: its text goes unless a letter needs it, and in time all the rest.
@@ -65,7 +66,7 @@ local function message_ended(id)
   local letters = natural(redis.call('HGET', record, 'lt')) or 0
   if letters <= 0 then
     redis.call('HDEL', record, 'ct')
-    shrink(record)
+    if redis.call('HLEN', record) <= COMPACT then remake(record, redis.call('HGETALL', record)) end
   end
   redis.call('ZREM', DEADLINES, id)
   let_go(record, letters > 0)
@@ -160,9 +161,7 @@ local function end_delivered(piece)
   tally_later('S', 1)
   rest[#rest + 1] = 'left'
   rest[#rest + 1] = 0
-  -- Made anew: once too long to be stored compactly, it would stay so.
-  redis.call('DEL', record)
-  set_fields(record, rest)
+  remake(record, rest)
   redis.call('ZREM', DEADLINES, piece.id)
   let_go(record, false)
 end
