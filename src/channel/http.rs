@@ -43,6 +43,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// again costs an ambiguous attempt.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Connections kept to one host: as many as there may be attempts at once, or some would be made anew for each.
+const POOL_IDLE: usize = 512;
+
 /// The longest deadline that is set; beyond it the clock's arithmetic may overflow.
 const FAR_AWAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -260,7 +263,7 @@ fn builder(lookup: Lookup) -> reqwest::ClientBuilder {
         .tcp_nodelay(true)
         .tcp_keepalive(Duration::from_secs(15))
         .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-        .pool_max_idle_per_host(64)
+        .pool_max_idle_per_host(POOL_IDLE)
         .dns_resolver(CheckedResolver { lookup })
 }
 

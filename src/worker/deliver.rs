@@ -71,12 +71,14 @@ impl ChannelLane {
     pub(super) async fn run(self: Arc<Self>) {
         let shutdown = self.shared.shutdown.clone();
         let mut patience = Patience::new();
-        while let Some(slots) = shutdown.run_until_cancelled(self.slots.take()).await {
+        let mut has_work = false;
+        while let Some(slots) = shutdown.run_until_cancelled(self.slots.take(has_work)).await {
             let asked = Instant::now();
             // Not cut short by the shutdown: what the store hands out must reach us, to be given back.
             match self.claim(slots.len()).await {
                 Ok(claimed) => {
                     patience.reset();
+                    has_work = claimed.wait == Some(Duration::ZERO);
                     self.handle(claimed, slots, asked).await;
                 }
                 Err(error) => {

@@ -33,6 +33,11 @@ impl Held {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.leases().len()
+    }
+
     /// Keeps a lease that was asked for at `asked`.
     pub(super) fn hold(self: &Arc<Self>, key: LeaseKey, asked: Instant) -> Hold {
         self.leases().insert(key.clone(), asked + self.length);

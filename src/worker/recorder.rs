@@ -1,16 +1,25 @@
 //! Records settlements in batches, and keeps them until the store has them.
 //!
 //! Whoever settles waits for its answer and keeps its slot meanwhile, so what is unrecorded is bounded
-//! by what may be in flight. While one batch is at the store the next one gathers: no timer, no
-//! waiting when idle.
+//! by what may be in flight. While one batch is at the store the next one gathers; as long as other work is
+//! in hand that may end any moment, it does so for a little longer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::held::Held;
 use super::patience::Patience;
 use crate::queue::contract::{MAX_BATCH, Owner, Queue, Settle, Settled};
+
+/// How long a batch waits for what else may be about to end. Nobody waits for it: what it records has arrived.
+const GATHER: Duration = Duration::from_millis(1);
+
+/// A batch of this many does not wait for more.
+const ENOUGH: usize = 64;
 
 type Entry = (Settle, oneshot::Sender<Settled>);
 
@@ -25,10 +34,11 @@ impl Recorder {
     pub(super) fn start(
         queue: Arc<dyn Queue>,
         owner: Owner,
+        held: Arc<Held>,
         abandon: CancellationToken,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (entries, waiting) = mpsc::channel(MAX_BATCH);
-        let task = tokio::spawn(record(queue, owner, waiting, abandon));
+        let task = tokio::spawn(record(queue, owner, held, waiting, abandon));
         (Self { entries }, task)
     }
 
@@ -40,15 +50,28 @@ impl Recorder {
     }
 }
 
+/// Waits a little for more, unless nothing else is in hand.
+async fn gather(gathered: &mut Vec<Entry>, waiting: &mut mpsc::Receiver<Entry>, held: &Held) {
+    let until = Instant::now() + GATHER;
+    while gathered.len() < ENOUGH.min(held.count()) {
+        let more = waiting.recv_many(gathered, MAX_BATCH - gathered.len());
+        if !timeout_at(until, more).await.is_ok_and(|came| came > 0) {
+            break;
+        }
+    }
+}
+
 async fn record(
     queue: Arc<dyn Queue>,
     owner: Owner,
+    held: Arc<Held>,
     mut waiting: mpsc::Receiver<Entry>,
     abandon: CancellationToken,
 ) {
     let mut patience = Patience::new();
     let mut gathered: Vec<Entry> = Vec::with_capacity(MAX_BATCH);
     while waiting.recv_many(&mut gathered, MAX_BATCH).await > 0 {
+        gather(&mut gathered, &mut waiting, &held).await;
         let (mut batch, answers): (Vec<Settle>, Vec<_>) = gathered.drain(..).unzip();
         loop {
             match queue.settle(&owner, batch).await {

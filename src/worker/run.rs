@@ -134,7 +134,8 @@ impl Worker {
             shutdown: shutdown.clone(),
             abandon: abandon.clone(),
         });
-        let (recorder, recording) = Recorder::start(Arc::clone(&queue), owner.clone(), abandon.clone());
+        let (recorder, recording) =
+            Recorder::start(Arc::clone(&queue), owner.clone(), Arc::clone(&held), abandon.clone());
         let renewing =
             tokio::spawn(held.renew(Arc::clone(&queue), owner.clone(), metrics, stop_renewing.clone()));
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use crate::delivery::DestinationKey;
 use crate::queue::contract::MAX_BATCH;
@@ -20,10 +21,19 @@ pub(super) const SLOW_AFTER: Duration = Duration::from_millis(250);
 /// The slow side is this many times the lane's concurrency.
 const SLOW_FACTOR: usize = 4;
 
+/// How long a lane that has work ready waits for more slots before it claims: a claim costs the store much the
+/// same for one piece as for several.
+const GATHER: Duration = Duration::from_millis(1);
+
+/// The part of a lane's slots that is enough for a claim not to wait for more.
+const ENOUGH: usize = 4;
+
 /// A lane's slots.
 pub(super) struct Slots {
     quick: Arc<Semaphore>,
     slow: Arc<Semaphore>,
+    /// Slots that are worth a claim.
+    enough: usize,
     slow_per_destination: usize,
     slow_by_destination: Mutex<HashMap<DestinationKey, usize>>,
 }
@@ -42,6 +52,7 @@ impl Slots {
         Arc::new(Self {
             quick: Arc::new(Semaphore::new(concurrency)),
             slow: Arc::new(Semaphore::new(concurrency * SLOW_FACTOR)),
+            enough: concurrency / ENOUGH,
             slow_per_destination: (concurrency / 4).max(1),
             slow_by_destination: Mutex::new(HashMap::new()),
         })
@@ -51,11 +62,20 @@ impl Slots {
         self.slow_by_destination.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a free slot, then takes all that are free, up to a batch.
-    pub(super) async fn take(self: &Arc<Self>) -> Vec<Slot> {
+    /// Waits for a free slot, then takes all that are free, up to a batch. `has_work`: more work is ready than
+    /// was claimed, so it gathers some slots first, but not for long.
+    pub(super) async fn take(self: &Arc<Self>, has_work: bool) -> Vec<Slot> {
         let first = Arc::clone(&self.quick).acquire_owned().await;
         let mut taken: Vec<Slot> = first.ok().into_iter().map(|permit| self.slot(permit)).collect();
         taken.extend(self.take_free(MAX_BATCH - 1));
+        if has_work && taken.len() < self.enough {
+            let lacking = u32::try_from(self.enough - taken.len()).unwrap_or(u32::MAX);
+            let more = timeout(GATHER, Arc::clone(&self.quick).acquire_many_owned(lacking)).await;
+            if let Ok(Ok(mut more)) = more {
+                taken.extend(std::iter::from_fn(|| more.split(1)).map(|permit| self.slot(permit)));
+            }
+            taken.extend(self.take_free(MAX_BATCH - taken.len()));
+        }
         taken
     }
 
@@ -123,7 +143,7 @@ mod tests {
     #[tokio::test]
     async fn slow_attempts_give_their_slots_back_and_mark_their_destination_busy() {
         let slots = Slots::new(4);
-        let mut taken = slots.take().await;
+        let mut taken = slots.take(false).await;
         assert_eq!(taken.len(), 4);
         assert!(slots.take_free(1).is_empty());
         assert!(slots.busy().is_empty());
@@ -135,7 +155,7 @@ mod tests {
 
         taken.clear();
         assert!(slots.busy().is_empty());
-        assert_eq!(slots.take().await.len(), 4);
+        assert_eq!(slots.take(false).await.len(), 4);
     }
 
     #[tokio::test]
@@ -143,11 +163,11 @@ mod tests {
         let slots = Slots::new(1);
         let mut slow = Vec::new();
         for _ in 0..SLOW_FACTOR {
-            let mut slot = slots.take().await.remove(0);
+            let mut slot = slots.take(false).await.remove(0);
             assert!(slot.turn_slow(&destination("a")));
             slow.push(slot);
         }
-        let mut last = slots.take().await.remove(0);
+        let mut last = slots.take(false).await.remove(0);
         assert!(!last.turn_slow(&destination("b")));
         assert!(slots.take_free(1).is_empty(), "no room on the slow side: the quick slot is kept");
         drop(last);

@@ -42,12 +42,17 @@ local function count(record, field, by)
   return field == 'left' and pending or letters
 end
 
--- Sets when a record goes. What reads it goes by the field; the server's own expiry frees the memory
--- later where letters are still to be unlisted, or where a test's time may stand still.
-local function let_go(record, has_letters)
+-- Sets when the server itself frees a record that goes. What reads it goes by its field `gone`; the memory is
+-- freed later where letters are still to be unlisted, or where a test's time may stand still.
+local function expire_record(record, has_letters)
   local slack = (has_letters or manual) and HOUR or 0
-  redis.call('HSET', record, 'gone', whole(now + retention_ms))
   redis.call('PEXPIRE', record, whole(retention_ms + slack))
+end
+
+-- Sets when a record goes.
+local function let_go(record, has_letters)
+  redis.call('HSET', record, 'gone', whole(now + retention_ms))
+  expire_record(record, has_letters)
 end
 
 -- Fields of a record that the server may store compactly.
@@ -143,27 +148,40 @@ end
 -- Deliveries of a message whose record is read as a whole when the last of them has ended.
 local FEW = 32
 
+-- Messages that have arrived everywhere: their deadlines are unlisted at the end of the call.
+local arrived = {}
+
+local function unlist_arrived()
+  for from = 1, #arrived, 500 do
+    redis.call('ZREM', DEADLINES, unpack(arrived, from, math.min(#arrived, from + 499)))
+  end
+  arrived = {}
+end
+
 -- Ends a piece that has left its place, read with `left` and `n` of its record, as delivered: what
 -- `end_piece` does, in as few commands as it takes.
 local function end_delivered(piece)
-  local record, index, left = record_of(piece.id), piece.index, natural(piece.more[1])
+  local record, index, left = record_of(piece.id), piece.index, natural(piece.more[3])
   if not left or left < 1 then return end_piece(piece, 'S', nil) end
   piece.state, piece.place, piece.handed = 'S', '', 0
   local state = state_of(piece)
   if left > 1 then
     tally_later('S', 1)
-    redis.call('HSET', record, 's' .. index, state, 'left', whole(left - 1))
-    redis.call('HDEL', record, 'rc' .. index, 'h' .. index)
+    -- The field of the recipient goes with the record; here he does himself.
+    redis.call('HSET', record, 's' .. index, state, 'left', whole(left - 1), 'rc' .. index, '')
+    if piece.attempts > 0 or piece.pauses > 0 then redis.call('HDEL', record, 'h' .. index) end
     return
   end
-  local rest = (read_index(piece.more[2]) or FEW + 1) <= FEW and rest_of(record, index, state)
+  local rest = (read_index(piece.more[4]) or FEW + 1) <= FEW and rest_of(record, index, state)
   if not rest then return end_piece(piece, 'S', nil) end
   tally_later('S', 1)
   rest[#rest + 1] = 'left'
-  rest[#rest + 1] = 0
+  rest[#rest + 1] = '0'
+  rest[#rest + 1] = 'gone'
+  rest[#rest + 1] = whole(now + retention_ms)
   remake(record, rest)
-  redis.call('ZREM', DEADLINES, piece.id)
-  let_go(record, false)
+  expire_record(record, false)
+  arrived[#arrived + 1] = piece.id
 end
 
 -- Ends a piece that has left its place as dead or expired.

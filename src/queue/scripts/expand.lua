@@ -29,7 +29,7 @@ local function make_deliveries(routing, subscriber, deadline, number, first)
     set('rc' .. index, ARGV[from + 3])
     set('s' .. index, state_of(piece))
   end
-  local left = natural(routing.more[2])
+  local left = natural(routing.more[4])
   if left and left > 0 then set('left', whole(left + number - 1)) end
   set_fields(record, fields)
   -- A count that cannot be right is taken from the pieces, which are there now.
@@ -47,10 +47,10 @@ while at <= #ARGV do
   if not routing or routing.state ~= 'P' then
     answers[#answers + 1] = 0
   else
-    local deadline = (natural(routing.more[1]) or now) + allowed
+    local deadline = (natural(routing.more[3]) or now) + allowed
     if not leave_entry_later(routing) then leave_place(routing) end
     routing.state, routing.handed = 'E', 0
-    if routing.more[3] then redis.call('HDEL', record_of(id), 'h0') end
+    if routing.more[5] then redis.call('HDEL', record_of(id), 'h0') end
     tally_later('made', number - 1)
     if number > 0 then
       make_deliveries(routing, subscriber, deadline, number, first)

@@ -69,8 +69,8 @@ local function work_item(piece, entry, number)
   local fields = piece.more
   list_deadline_later(piece.id, piece.deadline)
   return {
-    lease_name(entry, number), piece.id, piece.index, fields[1] or '', fields[2] or '', fields[3] or '', piece.destination,
-    piece.attempts, piece.pauses, piece.deadline, natural(fields[4]) or now,
+    lease_name(entry, number), piece.id, piece.index, fields[3] or '', fields[4] or '', fields[5] or '', piece.destination,
+    piece.attempts, piece.pauses, piece.deadline, natural(fields[6]) or now,
     piece.handed + number,
   }
 end

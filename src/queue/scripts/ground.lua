@@ -36,9 +36,18 @@ local lease_ms, retention_ms, letter_cap = tonumber(ARGV[2]), tonumber(ARGV[3]),
 -- Whether a structure that somebody removed had to be made anew.
 local recreated = 0
 
+-- Texts of whole numbers. Formatting is dear, most numbers are small, and a deadline is written as often as it
+-- was read.
+local texts = { [0] = '0', '1', '2', '3', '4', '5', '6', '7', '8', '9' }
+
 -- A whole number in full: Lua's own way rounds from 15 digits on.
 local function whole(number)
-  return string.format('%.0f', number)
+  local text = texts[number]
+  if not text then
+    text = string.format('%.0f', number)
+    texts[number] = text
+  end
+  return text
 end
 
 -- A whole number that is stored as text; nil for what is none, or is so large that no script of ours can
@@ -252,13 +261,15 @@ local function read_state(text)
   local state, attempts, pauses, handed, maybe, deadline, place =
     string.match(text, '^([PSDXE])|(%d+)|(%d+)|(%d+)|([01])|(%d+)|([%w%-]*)$')
   if not state or #attempts > 9 or #pauses > 9 or #handed > 9 or #deadline > 15 then return nil end
+  local moment_of_end = tonumber(deadline)
+  texts[moment_of_end] = deadline
   return {
     state = state,
     attempts = tonumber(attempts),
     pauses = tonumber(pauses),
     handed = tonumber(handed),
     maybe = maybe,
-    deadline = tonumber(deadline),
+    deadline = moment_of_end,
     place = place,
   }
 end
@@ -276,7 +287,8 @@ local function read_route(text)
 end
 
 -- Reads a piece: the piece; nil if there is none; nil and true if what is there cannot be read. What the
--- names that follow stand for in its record is in its `more`, in that order: one command reads it all.
+-- names that follow stand for in its record is in its `more`, in that order and from the third on: one command
+-- reads it all.
 local function read_piece(id, index, ...)
   local fields = redis.pcall('HMGET', record_of(id), 's' .. index, 'r' .. index, ...)
   if is_error(fields) then return nil, true end
@@ -284,7 +296,7 @@ local function read_piece(id, index, ...)
   local piece = read_state(fields[1])
   if not piece then return nil, true end
   piece.id, piece.index, piece.lane, piece.destination = id, index, 'in', ''
-  piece.more = { unpack(fields, 3, 2 + select('#', ...)) }
+  piece.more = fields
   if index > 0 then
     local lane, destination = read_route(fields[2])
     if not lane or lane == 'in' then return nil, true end
@@ -308,10 +320,8 @@ end
 
 -- What the field of a piece says.
 local function state_of(piece)
-  return table.concat({
-    piece.state, whole(piece.attempts), whole(piece.pauses), whole(piece.handed), piece.maybe,
-    whole(piece.deadline), piece.place,
-  }, '|')
+  return piece.state .. '|' .. whole(piece.attempts) .. '|' .. whole(piece.pauses) .. '|' .. whole(piece.handed)
+    .. '|' .. piece.maybe .. '|' .. whole(piece.deadline) .. '|' .. piece.place
 end
 
 local function write_piece(piece)
@@ -444,7 +454,7 @@ local function drop_entries()
 end
 
 local function add_entry(piece, woken)
-  local fields = { 'm', piece.id, 'i', piece.index }
+  local fields = { 'm', piece.id, 'i', whole(piece.index) }
   if woken then
     fields[5], fields[6] = 'w', '1'
   end
