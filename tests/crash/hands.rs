@@ -163,7 +163,8 @@ async fn a_store_that_is_emptied_at_work_is_told_and_goes_on() {
     );
     let repaired = installation.smsctl(&["doctor", "--repair"]);
     assert!(repaired.status.success(), "{}", String::from_utf8_lossy(&repaired.stdout));
-    let allowed = Allowed { duplicates: 3 * IN_FLIGHT, dead: 400, unsent: 400, forgotten: true };
+    let allowed =
+        Allowed { duplicates: 3 * IN_FLIGHT, dead: 400, unsent: 400, forgotten: true, ..Allowed::default() };
     ledger.check(&installation, &provider, allowed).await.show("emptied", "FLUSHALL at work, three times");
 }
 

@@ -52,6 +52,7 @@ pub(crate) struct Launch<'a> {
     program: &'a str,
     queue: String,
     ports: [u16; 2],
+    under: Vec<String>,
 }
 
 /// One running program; dropping it kills the process.
@@ -144,7 +145,7 @@ impl Installation {
     pub(crate) fn program<'a>(&'a self, program: &'a str) -> Launch<'a> {
         let queue = self.queue.clone();
         let ports = [free_port(), free_port()];
-        Launch { installation: self, program, queue, ports }
+        Launch { installation: self, program, queue, ports, under: Vec::new() }
     }
 
     /// Who posts to it.
@@ -271,6 +272,12 @@ impl Launch<'_> {
         self
     }
 
+    /// Started by these words, which end in becoming it: `env NAME=value`, say.
+    pub(crate) fn under(mut self, words: &[&str]) -> Self {
+        self.under = words.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
     /// On the ports of one that ended.
     pub(crate) fn in_place_of(mut self, ended: &Program) -> Self {
         self.ports = [ended.ingress, ended.ops];
@@ -290,7 +297,7 @@ impl Launch<'_> {
         let ports @ [ingress, ops] = self.ports;
         let name = format!("{}-{ops}.toml", self.program);
         let config = self.installation.write_config(&name, ports, &self.queue, &self.installation.more);
-        let mut child = Command::new(path_of(self.program))
+        let mut child = command(&self.under, path_of(self.program))
             .arg("--config")
             .arg(&config)
             .stdin(Stdio::null())
@@ -361,6 +368,13 @@ impl Program {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Resident memory, in KiB.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it is running");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux says so");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// Processor time it has used so far, its own and the kernel's for it.
     pub(crate) fn processor_time(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the process is there");
@@ -387,6 +401,18 @@ impl Drop for Program {
 pub(crate) fn signal(pid: u32, name: &str) {
     let sent = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
     assert!(sent.is_ok_and(|status| status.success()), "the process can be signalled");
+}
+
+/// A command that is `program`, started by the words of `under` if there are any.
+pub(crate) fn command(under: &[String], program: &str) -> Command {
+    match under {
+        [] => Command::new(program),
+        [first, others @ ..] => {
+            let mut command = Command::new(first);
+            command.args(others).arg(program);
+            command
+        }
+    }
 }
 
 /// A MessageSid for each number.
