@@ -154,6 +154,8 @@ async fn an_embedded_store_that_cannot_be_written_ends_its_service_and_what_was_
         provider.always(recipient, Reply::status(503).header("Retry-After", "1"));
     }
     let patient = FAST.replace("[retry]\n", "[retry]\nmax_attempts = 1000\n");
+    // It does not wait for records that nobody can write.
+    let patient = patient.replace("[worker]\n", "[worker]\ndrain = \"5m\"\n");
     let installation = Installation::embedded(&provider, &patient);
     let mut service = installation.program("sms-broadcaster").under(&UNHARMED).start().await;
     let ledger = Ledger::new();
