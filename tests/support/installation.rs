@@ -1,5 +1,6 @@
 //! An installation of the product: a folder with its files, and real programs running on it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -53,6 +54,7 @@ pub(crate) struct Launch<'a> {
     queue: String,
     ports: [u16; 2],
     under: Vec<String>,
+    path: PathBuf,
 }
 
 /// One running program; dropping it kills the process.
@@ -145,7 +147,7 @@ impl Installation {
     pub(crate) fn program<'a>(&'a self, program: &'a str) -> Launch<'a> {
         let queue = self.queue.clone();
         let ports = [free_port(), free_port()];
-        Launch { installation: self, program, queue, ports, under: Vec::new() }
+        Launch { installation: self, program, queue, ports, under: Vec::new(), path: path_of(program).into() }
     }
 
     /// Who posts to it.
@@ -278,6 +280,12 @@ impl Launch<'_> {
         self
     }
 
+    /// The program of that name in another folder: of another version.
+    pub(crate) fn from(mut self, folder: &Path) -> Self {
+        self.path = folder.join(self.program);
+        self
+    }
+
     /// On the ports of one that ended.
     pub(crate) fn in_place_of(mut self, ended: &Program) -> Self {
         self.ports = [ended.ingress, ended.ops];
@@ -297,7 +305,7 @@ impl Launch<'_> {
         let ports @ [ingress, ops] = self.ports;
         let name = format!("{}-{ops}.toml", self.program);
         let config = self.installation.write_config(&name, ports, &self.queue, &self.installation.more);
-        let mut child = command(&self.under, path_of(self.program))
+        let mut child = command(&self.under, &self.path)
             .arg("--config")
             .arg(&config)
             .stdin(Stdio::null())
@@ -404,7 +412,7 @@ pub(crate) fn signal(pid: u32, name: &str) {
 }
 
 /// A command that is `program`, started by the words of `under` if there are any.
-pub(crate) fn command(under: &[String], program: &str) -> Command {
+pub(crate) fn command(under: &[String], program: impl AsRef<OsStr>) -> Command {
     match under {
         [] => Command::new(program),
         [first, others @ ..] => {
