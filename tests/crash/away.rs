@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::{FAST, IN_FLIGHT};
 use crate::support::chance::duration;
-use crate::support::installation::{Installation, LOOK, Program, on_redis, signal};
+use crate::support::installation::{Installation, LOOK, PHONES, Program, SLACK, on_redis, signal};
 use crate::support::ledger::{Allowed, Ledger, SENDER};
-use crate::support::provider::Provider;
+use crate::support::provider::{Provider, Reply};
 use crate::support::proxy::{Line, Proxy};
 use crate::support::redis_server::RedisServer;
 
@@ -151,4 +151,28 @@ async fn while_redis_does_not_answer_a_spool_takes_everything_and_it_arrives_lat
     let figures = ledger.check(&installation, &provider, allowed).await;
     figures.show("away, spool", &format!("Redis Stopped for {} s, with a spool", time.as_secs()));
     assert!(figures.deliveries > sent, "nothing was kept: there was no fault");
+}
+
+#[tokio::test]
+async fn what_was_sent_while_redis_is_away_is_recorded_when_it_is_back_and_not_sent_again() {
+    let provider = Provider::start();
+    for recipient in [PHONES[0], PHONES[1], SLACK] {
+        provider.always(recipient, Reply::ok().delayed(Duration::from_millis(800)));
+    }
+    let redis = RedisServer::start();
+    let (_, unlimited) = FAST.split_once("[channel.sms]").expect("it has channels");
+    // Leases as they are by default: they outlast the outage.
+    let installation = Installation::redis(&provider, &redis.url(), &format!("[channel.sms]{unlimited}"));
+    let ingress = installation.start("sms-ingress").await;
+    let _worker = installation.start("sms-worker").await;
+    let ledger = Ledger::new();
+    ledger.post_all(installation.poster(), &[ingress.ingress], 0..10, 10).await;
+    provider.wait_until("all are on their way", |requests| requests.len() == 30).await;
+    ledger.fault();
+    signal(redis.pid(), "STOP");
+    // More than two calls in vain, after which a connection is given up.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    signal(redis.pid(), "CONT");
+    let figures = ledger.check(&installation, &provider, Allowed::default()).await;
+    figures.show("away with work in hand", "Redis Stopped for 6 s while 30 deliveries are on their way");
 }
