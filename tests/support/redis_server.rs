@@ -2,8 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -131,10 +134,22 @@ impl Drop for RedisServer {
     }
 }
 
-/// A port that was free a moment ago.
+/// Ports that no system gives to connections by itself.
+const PORTS: Range<u16> = 12_000..32_000;
+
+/// A port that was free a moment ago, and another one at each call. One that the system chose might be given to a
+/// connection of somebody's before it is listened on.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
+    static NEXT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(fastrand::u32(..)));
+    let number = u32::from(PORTS.end - PORTS.start);
+    for _ in 0..number {
+        let place = NEXT.fetch_add(1, Ordering::Relaxed) % number;
+        let port = PORTS.start + u16::try_from(place).expect("it is in the range");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free");
 }
 
 fn spawn(under: &[String], port: u16, folder: &Path, extra: &[String]) -> Child {
