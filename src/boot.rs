@@ -128,8 +128,19 @@ pub struct Service {
     /// Answers until everything else has ended: a drain can be watched.
     ops: AbortOnDropHandle<()>,
     stop_ops: CancellationToken,
-    fatal: watch::Receiver<Option<String>>,
+    fatal: watch::Receiver<Option<Fatal>>,
 }
+
+/// Why a service has to end.
+#[derive(Clone)]
+struct Fatal {
+    why: String,
+    /// Nothing that it still has in hand can be recorded.
+    is_hopeless: bool,
+}
+
+/// How long a service whose store is broken goes on: its clients are to hear that it takes nothing.
+const LAST_ANSWERS: Duration = Duration::from_secs(3);
 
 impl Service {
     /// Opens the store, binds the listeners and starts the roles. Must be called within a runtime.
@@ -242,9 +253,24 @@ impl Service {
     /// Waits for its end.
     pub async fn join(mut self) -> anyhow::Result<()> {
         let mut failed = false;
-        while let Some(ended) = self.tasks.join_next().await {
-            failed |= ended.is_err();
+        let mut broken = self.fatal.clone();
+        let hopeless = async {
+            match broken.wait_for(|fatal| fatal.as_ref().is_some_and(|fatal| fatal.is_hopeless)).await {
+                Ok(_) => tokio::time::sleep(LAST_ANSWERS).await,
+                Err(_) => std::future::pending().await,
+            }
+        };
+        let ended = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                failed |= ended.is_err();
+            }
+        };
+        tokio::select! {
+            () = ended => {}
+            // A drain would wait for records that nobody can write.
+            () = hopeless => {}
         }
+        self.tasks.shutdown().await;
         self.stop_exporting.cancel();
         if let Some(exporting) = self.exporting.take() {
             // Whatever becomes of the last spans, the service did its work.
@@ -254,7 +280,7 @@ impl Service {
         failed |= self.ops.await.is_err();
         let fatal = self.fatal.borrow().clone();
         match fatal {
-            Some(why) => Err(anyhow::anyhow!(why)),
+            Some(fatal) => Err(anyhow::anyhow!(fatal.why)),
             None if failed => Err(anyhow::anyhow!("a part of the service failed")),
             None => Ok(()),
         }
@@ -328,7 +354,7 @@ async fn open_spool(
 async fn watch_store(
     kind: StoreKind,
     spooling: Option<Arc<SpoolingQueue>>,
-    fatal: watch::Sender<Option<String>>,
+    fatal: watch::Sender<Option<Fatal>>,
     stop: CancellationToken,
 ) {
     let mut prepared = false;
@@ -349,8 +375,9 @@ async fn watch_store(
             },
         };
         let spool_failure = spooling.as_ref().and_then(|spooling| spooling.spool().failure());
+        let is_hopeless = failure.is_some();
         if let Some(error) = failure.or(spool_failure) {
-            fatal.send_replace(Some(error.to_string()));
+            fatal.send_replace(Some(Fatal { why: error.to_string(), is_hopeless }));
             stop.cancel();
         }
     }

@@ -4,10 +4,18 @@
 //! under `./test --chaos`.
 
 mod away;
+mod clocks;
+mod embedded;
+mod failover;
+mod full;
 mod hands;
 mod line;
+mod outage;
 mod points;
+mod soak;
 mod storm;
+mod thunder;
+mod versions;
 
 /// Short leases and quick retries, so that what waits for them is tested in seconds.
 const FAST: &str = "[worker]\nlease = \"2s\"\nconcurrency = 16\n\n[retry]\nbase = \"100ms\"\ncap = \"1s\"\n\n\

@@ -1,7 +1,6 @@
 //! Receivers that take about a hundredth of what arrives: nothing grows but the store, and that to its cap.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -49,13 +48,6 @@ fn always(provider: &Provider, reply: impl Fn() -> Reply) {
     }
 }
 
-/// Resident memory of a program, in KiB.
-fn resident(program: &Program) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", program.pid())).expect("it is running");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux says so");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
-}
-
 /// Posts messages from `from` on until `enough` says so of what was answered; the answers by status.
 async fn post(
     installation: &Installation,
@@ -94,7 +86,7 @@ async fn withstands_slow_receivers(
 
     let warm = post(installation, ingress, 0, |answers| answers.values().sum::<u32>() >= WARM_UP).await;
     assert_eq!(warm.keys().copied().collect::<Vec<_>>(), [200], "nothing is refused before the cap");
-    let before: Vec<u64> = programs.iter().map(resident).collect();
+    let before: Vec<u64> = programs.iter().map(Program::resident).collect();
 
     // Until it is full, and as often again after that.
     let posted = count(&warm, 200);
@@ -106,7 +98,7 @@ async fn withstands_slow_receivers(
     assert!(accepted >= CAPACITY - POSTERS, "refused with room for {}", CAPACITY - accepted);
     assert!(accepted <= CAPACITY + ended, "accepted {accepted}, at most {ended} of them have ended");
     for (program, before) in programs.iter().zip(before) {
-        let now = resident(program);
+        let now = program.resident();
         assert!(now <= before + growth, "resident memory grew from {before} to {now} KiB");
     }
     let sent = provider.requests().len();

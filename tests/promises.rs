@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use regex::Regex;
 
 /// A page, where its promises begin and end, and how many tests it names at least.
-const PAGES: [(&str, &str, &str, usize); 3] = [
+const PAGES: [(&str, &str, &str, usize); 5] = [
     ("SECURITY.md", "## What holds these promises", "\n## ", 12),
     ("README.md", "## What is promised", "\n## ", 10),
     ("docs/guarantees.md", "## The promises", "\n## ", 20),
+    ("docs/guarantees.md", "## Faults, and the tests that make them", "\n## ", 45),
+    ("docs/guarantees.md", "## What fails when a way back is removed", "\n## ", 20),
 ];
 
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {

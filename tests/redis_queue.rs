@@ -2,6 +2,7 @@
 
 mod access;
 mod bench;
+mod clocks;
 mod damage;
 mod durability;
 mod flow;

@@ -2,13 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use super::FAST;
+use super::{FAST, IN_FLIGHT};
 use crate::support::chance::duration;
-use crate::support::installation::{Installation, LOOK, Program, on_redis, signal};
-use crate::support::ledger::{Allowed, Ledger};
-use crate::support::provider::Provider;
+use crate::support::installation::{Installation, LOOK, PHONES, Program, SLACK, on_redis, signal};
+use crate::support::ledger::{Allowed, Ledger, SENDER};
+use crate::support::provider::{Provider, Reply};
 use crate::support::proxy::{Line, Proxy};
 use crate::support::redis_server::RedisServer;
+
+/// What an answer must have come by, and a second for the machine.
+const IN_TIME: Duration = Duration::from_secs(4);
 
 /// What a process did in some time.
 struct Watch {
@@ -74,8 +77,10 @@ async fn away(how: Away, short: Duration, part: f64) {
     let mut number = 20;
     let end = Instant::now() + time;
     while Instant::now() < end {
-        let is_taken = ledger.post(installation.poster(), ingress.ingress, number).await;
-        assert!(!is_taken, "taken, and kept by nobody");
+        let asked = Instant::now();
+        let answer = ledger.post_from(SENDER, installation.poster(), ingress.ingress, number).await;
+        assert_eq!(answer, Some(503), "nobody could keep it");
+        assert!(asked.elapsed() < IN_TIME, "refused only after {:?}", asked.elapsed());
         number += 1;
         for program in programs {
             assert_eq!(installation.ops(program, "healthz").await.map(|(status, _)| status), Some(200));
@@ -112,4 +117,62 @@ async fn a_redis_that_does_not_answer_is_waited_for_in_peace() {
 #[tokio::test]
 async fn a_black_hole_before_redis_is_waited_for_in_peace() {
     away(Away::BlackHoled, Duration::from_secs(6), 0.02).await;
+}
+
+#[tokio::test]
+async fn while_redis_does_not_answer_a_spool_takes_everything_and_it_arrives_later() {
+    let time = duration(Duration::from_secs(4), 0.04);
+    let provider = Provider::start();
+    let redis = RedisServer::start();
+    let installation = Installation::redis(&provider, &redis.url(), FAST);
+    let queue = format!("{}\nspool = \"spool\"", on_redis(&redis.url()));
+    let ingress = installation.program("sms-ingress").queue(&queue).start().await;
+    let _worker = installation.start("sms-worker").await;
+    let ledger = Ledger::new();
+    ledger.post_all(installation.poster(), &[ingress.ingress], 0..20, 8).await;
+
+    ledger.fault();
+    signal(redis.pid(), "STOP");
+    let mut number = 20;
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        let asked = Instant::now();
+        assert!(ledger.post(installation.poster(), ingress.ingress, number).await, "refused beside a spool");
+        assert!(asked.elapsed() < IN_TIME, "taken only after {:?}", asked.elapsed());
+        number += 1;
+        tokio::time::sleep(LOOK).await;
+    }
+    let sent = provider.requests().len();
+    signal(redis.pid(), "CONT");
+    ledger.fault();
+    installation.wait_for_metric(&ingress, "sms_broadcaster_spool_messages 0").await;
+    // What was sent when Redis stopped is recorded when it goes on, or sent again.
+    let allowed = Allowed { duplicates: IN_FLIGHT, ..Allowed::default() };
+    let figures = ledger.check(&installation, &provider, allowed).await;
+    figures.show("away, spool", &format!("Redis Stopped for {} s, with a spool", time.as_secs()));
+    assert!(figures.deliveries > sent, "nothing was kept: there was no fault");
+}
+
+#[tokio::test]
+async fn what_was_sent_while_redis_is_away_is_recorded_when_it_is_back_and_not_sent_again() {
+    let provider = Provider::start();
+    for recipient in [PHONES[0], PHONES[1], SLACK] {
+        provider.always(recipient, Reply::ok().delayed(Duration::from_millis(800)));
+    }
+    let redis = RedisServer::start();
+    let (_, unlimited) = FAST.split_once("[channel.sms]").expect("it has channels");
+    // Leases as they are by default: they outlast the outage.
+    let installation = Installation::redis(&provider, &redis.url(), &format!("[channel.sms]{unlimited}"));
+    let ingress = installation.start("sms-ingress").await;
+    let _worker = installation.start("sms-worker").await;
+    let ledger = Ledger::new();
+    ledger.post_all(installation.poster(), &[ingress.ingress], 0..10, 10).await;
+    provider.wait_until("all are on their way", |requests| requests.len() == 30).await;
+    ledger.fault();
+    signal(redis.pid(), "STOP");
+    // More than two calls in vain, after which a connection is given up.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    signal(redis.pid(), "CONT");
+    let figures = ledger.check(&installation, &provider, Allowed::default()).await;
+    figures.show("away with work in hand", "Redis Stopped for 6 s while 30 deliveries are on their way");
 }

@@ -163,7 +163,8 @@ async fn a_store_that_is_emptied_at_work_is_told_and_goes_on() {
     );
     let repaired = installation.smsctl(&["doctor", "--repair"]);
     assert!(repaired.status.success(), "{}", String::from_utf8_lossy(&repaired.stdout));
-    let allowed = Allowed { duplicates: 3 * IN_FLIGHT, dead: 400, unsent: 400, forgotten: true };
+    let allowed =
+        Allowed { duplicates: 3 * IN_FLIGHT, dead: 400, unsent: 400, forgotten: true, ..Allowed::default() };
     ledger.check(&installation, &provider, allowed).await.show("emptied", "FLUSHALL at work, three times");
 }
 
@@ -212,4 +213,43 @@ async fn what_a_failover_lost_is_put_right_beside_the_services() {
     assert_eq!(letters.as_array().map(Vec::len), Some(6), "{letters}");
     let allowed = Allowed { dead: 3, unsent: 3, forgotten: true, ..Allowed::default() };
     ledger.check(&installation, &provider, allowed).await;
+}
+
+/// Work that has seen two workers vanish may be what made them vanish.
+#[tokio::test]
+async fn suspects_run_one_at_a_time_in_a_process_whatever_their_lanes() {
+    const TAKES: Duration = Duration::from_millis(700);
+    let provider = Provider::start();
+    for recipient in [PHONES[0], PHONES[1], SLACK] {
+        provider.script(recipient, [Reply::status(503).header("Retry-After", "3")]);
+        provider.always(recipient, Reply::ok().delayed(TAKES));
+    }
+    let redis = RedisServer::start();
+    let installation = Installation::redis(&provider, &redis.url(), FAST);
+    let ingress = installation.start("sms-ingress").await;
+    let _worker = installation.start("sms-worker").await;
+    let ledger = Ledger::new();
+    assert!(ledger.post(installation.poster(), ingress.ingress, 0).await);
+    provider.wait_until("each was tried", |requests| requests.len() == 3).await;
+    let store = installation.store();
+    while store.admin.stats().await.expect("it answers").lanes.iter().map(|lane| lane.delayed).sum::<u64>()
+        < 3
+    {
+        tokio::time::sleep(LOOK).await;
+    }
+    // Each was handed out twice before, and nobody came back.
+    let record = format!("sq1:{{0}}:m:{}", sid(0));
+    for index in 1..=3 {
+        let state = redis.command(&format!("HGET {record} s{index}"));
+        let state = state.lines().last().expect("a reply").to_owned();
+        let mut parts: Vec<&str> = state.split('|').collect();
+        parts[3] = "2";
+        redis.command(&format!("HSET {record} s{index} {}", parts.join("|")));
+    }
+    ledger.check(&installation, &provider, Allowed::default()).await;
+    let sends: Vec<_> = provider.requests().into_iter().filter(|request| request.accepted()).collect();
+    for pair in sends.windows(2) {
+        let apart = pair[1].at - pair[0].at;
+        assert!(apart >= TAKES, "{} and {} run together", pair[0].destination, pair[1].destination);
+    }
 }

@@ -6,13 +6,16 @@ use tokio::time::interval;
 
 use super::{FAST, IN_FLIGHT};
 use crate::support::chance::{duration, seeded};
-use crate::support::installation::Installation;
+use crate::support::installation::{Installation, PHONES, SLACK};
 use crate::support::ledger::{Allowed, Ledger};
-use crate::support::provider::Provider;
+use crate::support::provider::{Provider, Reply};
 use crate::support::redis_server::RedisServer;
 
 /// Messages for each second of a storm: what the slowest machine delivers.
 const PER_SECOND: u32 = 50;
+
+/// Too short for more than the first look at what others left.
+const LIFE: Duration = Duration::from_millis(250);
 
 #[tokio::test]
 async fn workers_are_killed_every_half_second() {
@@ -55,6 +58,78 @@ async fn workers_are_killed_every_half_second() {
         installation.wait_for_metric(worker, "sms_broadcaster_conservation_error 0").await;
         assert_eq!(worker.stop(), Some(0));
     }
+}
+
+/// Leases as they are by default.
+#[tokio::test]
+async fn a_storm_of_kills_makes_poison_of_nothing_where_leases_are_as_long_as_they_are_by_default() {
+    let mut chance = seeded("a_storm_of_kills_makes_poison_of_nothing");
+    let storm = duration(Duration::from_secs(8), 0.02);
+    let number = 20 * u32::try_from(storm.as_secs()).unwrap();
+    let provider = Provider::start();
+    for recipient in [PHONES[0], PHONES[1], SLACK] {
+        provider.always(recipient, Reply::ok().delayed(Duration::from_millis(100)));
+    }
+    let redis = RedisServer::start();
+    let (_, unlimited) = FAST.split_once("[channel.sms]").expect("it has channels");
+    let installation = Installation::redis(&provider, &redis.url(), &format!("[channel.sms]{unlimited}"));
+    let ingress = installation.start("sms-ingress").await;
+    let mut workers = Vec::new();
+    for _ in 0..3 {
+        workers.push(installation.start("sms-worker").await);
+    }
+    let ledger = Ledger::new();
+    let posting = {
+        let (ledger, poster, door) = (ledger.clone(), installation.poster().clone(), ingress.ingress);
+        tokio::spawn(async move { ledger.post_all(&poster, &[door], 0..number, 8).await })
+    };
+    let began = Instant::now();
+    let mut every = interval(Duration::from_millis(700));
+    let mut kills = 0;
+    while !posting.is_finished() || began.elapsed() < storm {
+        every.tick().await;
+        let victim = chance.usize(..workers.len());
+        ledger.fault();
+        workers[victim].kill();
+        kills += 1;
+        workers[victim] = installation.program("sms-worker").spawn();
+    }
+    posting.await.unwrap();
+    // By default each channel has 64 attempts in hand.
+    let allowed = Allowed { duplicates: kills * 2 * 64, ..Allowed::default() };
+    let figures = ledger.check(&installation, &provider, allowed).await;
+    figures.show("storm, leases of 15 s", "one of three workers killed every 0.7 s");
+    assert_eq!(figures.messages, number as usize);
+}
+
+/// None of them lives until it looks for abandoned work for the second time.
+#[tokio::test]
+async fn workers_that_never_live_long_take_over_from_each_other() {
+    let provider = Provider::start();
+    for recipient in [PHONES[0], PHONES[1], SLACK] {
+        provider.script(recipient, [Reply::ok().delayed(Duration::from_secs(60))]);
+    }
+    let redis = RedisServer::start();
+    let installation = Installation::redis(&provider, &redis.url(), FAST);
+    let ingress = installation.start("sms-ingress").await;
+    let mut first = installation.start("sms-worker").await;
+    let ledger = Ledger::new();
+    assert!(ledger.post(installation.poster(), ingress.ingress, 0).await);
+    provider.wait_until("it has all three in hand", |requests| requests.len() == 3).await;
+    ledger.fault();
+    first.kill();
+    let mut lives = 0;
+    while provider.requests().len() < 6 {
+        assert!(lives < 40, "{lives} workers left what the first one left");
+        let mut worker = installation.start("sms-worker").await;
+        tokio::time::sleep(LIFE).await;
+        worker.kill();
+        lives += 1;
+    }
+    let _last = installation.start("sms-worker").await;
+    let allowed = Allowed { duplicates: 6, ..Allowed::default() };
+    let figures = ledger.check(&installation, &provider, allowed).await;
+    figures.show("short lives", "each worker is killed a quarter of a second after it is ready");
 }
 
 #[tokio::test]

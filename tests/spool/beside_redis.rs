@@ -9,9 +9,10 @@ use sms_broadcaster::clock::{Clock, Timestamp};
 use sms_broadcaster::delivery::{DeadCause, Settlement};
 use sms_broadcaster::message::MessageId;
 use sms_broadcaster::queue::contract::{
-    Acceptance, Claim, DeadFilter, Lane, LaneLimits, NewMessage, Owner, Queue, QueueAdmin, QueueError,
-    QueueSettings, Settle, Work,
+    Acceptance, Claim, DeadFilter, Lane, LaneLimits, MAX_HAND_OUTS, NewMessage, Owner, Queue, QueueAdmin,
+    QueueError, QueueSettings, Settle, Work,
 };
+use sms_broadcaster::queue::embedded::EmbeddedQueue;
 use sms_broadcaster::queue::redis::{RedisQueue, RedisSettings};
 use sms_broadcaster::queue::spool::{Spool, SpoolingQueue};
 use tempfile::TempDir;
@@ -240,6 +241,65 @@ async fn a_message_that_was_in_hand_at_many_kills_is_forwarded_all_the_same() {
     let forwarding = Forwarding::start(&spooling);
     until_spool_holds(&spooling, 0).await;
     assert_eq!(bench.inbound_ids().await, ids(1..2));
+    forwarding.stop().await;
+}
+
+/// What was in hand at too many kills ends in the spool's queue, in the call that hands out others.
+#[tokio::test]
+async fn a_message_that_was_in_hand_at_many_kills_is_not_left_behind_by_those_that_came_later() {
+    let mut bench = Bench::new(QueueSettings::default());
+    bench.server.kill();
+    assert_eq!(accept(&bench.open(), 1).await, Acceptance::Spooled);
+    for _ in 0..MAX_HAND_OUTS {
+        // As by a forwarder that is killed with it in hand.
+        let file = bench.folder().join("spool.db");
+        let queue = EmbeddedQueue::open(&file, bench.settings.clone(), bench.clock.clone()).unwrap();
+        let (owner, lane) = (Owner::new("spool"), Lane::inbound());
+        let claim = Claim { owner: &owner, lane: &lane, max: 1, limits: LaneLimits::default(), busy: &[] };
+        assert_eq!(queue.claim(claim).await.unwrap().items.len(), 1);
+    }
+    let spooling = bench.open();
+    assert_eq!(accept(&spooling, 2).await, Acceptance::Spooled);
+    bench.server.restart();
+    let forwarding = Forwarding::start(&spooling);
+    until_spool_holds(&spooling, 0).await;
+    let mut forwarded = bench.inbound_ids().await;
+    forwarded.sort();
+    assert_eq!(forwarded, ids(1..3));
+    forwarding.stop().await;
+}
+
+/// A kill between the end of a message in the spool's queue and its return.
+#[tokio::test]
+async fn a_message_that_ended_in_the_spool_is_forwarded_all_the_same() {
+    let bench = Bench::new(QueueSettings::default());
+    let mut buried = 0;
+    let file = bench.folder().join("spool.db");
+    // Kept as a spool keeps it.
+    let mut kept = message(1);
+    kept.payload = [&[1][..], &600_000_u64.to_be_bytes(), &kept.payload].concat();
+    for round in 0..=MAX_HAND_OUTS {
+        let queue = EmbeddedQueue::open(&file, bench.settings.clone(), bench.clock.clone()).unwrap();
+        if round == 0 {
+            assert_eq!(queue.accept(std::slice::from_ref(&kept)).await.unwrap(), [Acceptance::Accepted]);
+        }
+        let (owner, lane) = (Owner::new("spool"), Lane::inbound());
+        let claim = Claim { owner: &owner, lane: &lane, max: 1, limits: LaneLimits::default(), busy: &[] };
+        buried += queue.claim(claim).await.unwrap().buried.len();
+    }
+    assert_eq!(buried, 1);
+    let spooling = bench.open();
+    let forwarding = Forwarding::start(&spooling);
+    let forwarded = timeout(GUARD, async {
+        loop {
+            let ids = bench.inbound_ids().await;
+            if !ids.is_empty() {
+                return ids;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    });
+    assert_eq!(forwarded.await.expect("it is forwarded"), ids(1..2));
     forwarding.stop().await;
 }
 

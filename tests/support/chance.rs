@@ -17,6 +17,11 @@ pub(crate) fn seeded(name: &str) -> fastrand::Rng {
     fastrand::Rng::with_seed(seed)
 }
 
+/// Whether this is the long run.
+pub(crate) fn is_chaos() -> bool {
+    std::env::var_os(BUDGET).is_some()
+}
+
 /// How long a fault test goes on: `short`, or `part` of the budget when that is given and longer. All
 /// parts together make less than one: settling and the check take time too.
 pub(crate) fn duration(short: Duration, part: f64) -> Duration {

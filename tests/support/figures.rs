@@ -18,7 +18,7 @@ pub(crate) struct Figures {
     pub(crate) deliveries: usize,
     /// Deliveries that ended dead or expired, all of them allowed to.
     pub(crate) dead: usize,
-    /// Messages or deliveries that are nowhere. The check fails if there are any.
+    /// Messages answered 200 that are nowhere. The check fails if there are any that may not be.
     pub(crate) lost: usize,
     /// Sends that were accepted beyond the first.
     pub(crate) duplicates: usize,

@@ -1,5 +1,6 @@
 //! An installation of the product: a folder with its files, and real programs running on it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -52,6 +53,8 @@ pub(crate) struct Launch<'a> {
     program: &'a str,
     queue: String,
     ports: [u16; 2],
+    under: Vec<String>,
+    path: PathBuf,
 }
 
 /// One running program; dropping it kills the process.
@@ -144,7 +147,7 @@ impl Installation {
     pub(crate) fn program<'a>(&'a self, program: &'a str) -> Launch<'a> {
         let queue = self.queue.clone();
         let ports = [free_port(), free_port()];
-        Launch { installation: self, program, queue, ports }
+        Launch { installation: self, program, queue, ports, under: Vec::new(), path: path_of(program).into() }
     }
 
     /// Who posts to it.
@@ -271,6 +274,18 @@ impl Launch<'_> {
         self
     }
 
+    /// Started by these words, which end in becoming it: `env NAME=value`, say.
+    pub(crate) fn under(mut self, words: &[&str]) -> Self {
+        self.under = words.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    /// The program of that name in another folder: of another version.
+    pub(crate) fn from(mut self, folder: &Path) -> Self {
+        self.path = folder.join(self.program);
+        self
+    }
+
     /// On the ports of one that ended.
     pub(crate) fn in_place_of(mut self, ended: &Program) -> Self {
         self.ports = [ended.ingress, ended.ops];
@@ -290,7 +305,7 @@ impl Launch<'_> {
         let ports @ [ingress, ops] = self.ports;
         let name = format!("{}-{ops}.toml", self.program);
         let config = self.installation.write_config(&name, ports, &self.queue, &self.installation.more);
-        let mut child = Command::new(path_of(self.program))
+        let mut child = command(&self.under, &self.path)
             .arg("--config")
             .arg(&config)
             .stdin(Stdio::null())
@@ -361,6 +376,13 @@ impl Program {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Resident memory, in KiB.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it is running");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux says so");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// Processor time it has used so far, its own and the kernel's for it.
     pub(crate) fn processor_time(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the process is there");
@@ -387,6 +409,18 @@ impl Drop for Program {
 pub(crate) fn signal(pid: u32, name: &str) {
     let sent = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
     assert!(sent.is_ok_and(|status| status.success()), "the process can be signalled");
+}
+
+/// A command that is `program`, started by the words of `under` if there are any.
+pub(crate) fn command(under: &[String], program: impl AsRef<OsStr>) -> Command {
+    match under {
+        [] => Command::new(program),
+        [first, others @ ..] => {
+            let mut command = Command::new(first);
+            command.args(others).arg(program);
+            command
+        }
+    }
 }
 
 /// A MessageSid for each number.

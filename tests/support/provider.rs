@@ -203,6 +203,7 @@ struct State {
     scripts: HashMap<String, VecDeque<Reply>>,
     always: HashMap<String, Reply>,
     connections: usize,
+    open: usize,
 }
 
 impl Shared {
@@ -264,6 +265,11 @@ impl Provider {
         self.shared.lock().connections
     }
 
+    /// Waits until nobody is connected: what was sent by a process that was killed has arrived then.
+    pub(crate) async fn wait_until_alone(&self) {
+        self.wait_for("nobody is connected", |state| state.open == 0).await;
+    }
+
     /// Waits until so many more requests have arrived.
     pub(crate) async fn wait_for_more(&self, number: usize) {
         let wanted = self.shared.lock().received.len() + number;
@@ -273,11 +279,15 @@ impl Provider {
     /// Waits until `condition` holds for all requests so far. Fails the test, saying `what` it waited for
     /// and what arrived instead, when that takes longer than 30 seconds.
     pub(crate) async fn wait_until(&self, what: &str, condition: impl Fn(&[Received]) -> bool) {
+        self.wait_for(what, |state| condition(&state.received)).await;
+    }
+
+    async fn wait_for(&self, what: &str, condition: impl Fn(&State) -> bool) {
         let waiting = async {
             loop {
                 let mut changed = std::pin::pin!(self.shared.changed.notified());
                 changed.as_mut().enable();
-                if condition(&self.shared.lock().received) {
+                if condition(&self.shared.lock()) {
                     return;
                 }
                 changed.await;
@@ -313,7 +323,11 @@ async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) {
             tokio::task::yield_now().await;
             continue;
         };
-        shared.lock().connections += 1;
+        {
+            let mut state = shared.lock();
+            state.connections += 1;
+            state.open += 1;
+        }
         tokio::spawn(serve(stream, Arc::clone(&shared)));
     }
 }
@@ -323,6 +337,8 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     let service = service_fn(|request| answer(request, Arc::clone(&shared)));
     // It ends with an error whenever a script says "close".
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    shared.lock().open -= 1;
+    shared.changed.notify_waiters();
 }
 
 /// Ends a connection without an answer.

@@ -2,11 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use super::installation::command;
 
 /// A running redis-server. Dropping it kills the process and removes its folder.
 pub(crate) struct RedisServer {
@@ -14,6 +19,7 @@ pub(crate) struct RedisServer {
     port: u16,
     folder: TempDir,
     extra: Vec<String>,
+    under: Vec<String>,
 }
 
 impl RedisServer {
@@ -26,14 +32,20 @@ impl RedisServer {
 
     /// Starts one with further options: `&["--maxmemory", "4mb"]`.
     pub(crate) fn start_with(extra: &[&str]) -> Self {
+        Self::start_under(&[], extra)
+    }
+
+    /// Starts one by the words `under`, which end in becoming it, with further options.
+    pub(crate) fn start_under(under: &[&str], extra: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let extra: Vec<String> = extra.iter().map(|&option| option.to_owned()).collect();
+        let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<String>>();
+        let (under, extra) = (owned(under), owned(extra));
         // The port is free when asked and may be taken a moment later: the loser tries another.
         for _ in 0..20 {
             let port = free_port();
-            let mut child = spawn(port, folder.path(), &extra);
+            let mut child = spawn(&under, port, folder.path(), &extra);
             if answers(port, &mut child) {
-                return Self { child, port, folder, extra };
+                return Self { child, port, folder, extra, under };
             }
             let _ = child.kill();
             let _ = child.wait();
@@ -60,7 +72,7 @@ impl RedisServer {
     /// Starts it again on the same port and data.
     pub(crate) fn restart(&mut self) {
         self.kill();
-        self.child = spawn(self.port, self.folder.path(), &self.extra);
+        self.child = spawn(&self.under, self.port, self.folder.path(), &self.extra);
         assert!(answers(self.port, &mut self.child), "redis-server did not come back");
     }
 
@@ -90,6 +102,20 @@ impl RedisServer {
         reply.strip_suffix("+OK\r\n").unwrap_or(&reply).trim_end().to_owned()
     }
 
+    /// A number that `INFO` tells under this name.
+    pub(crate) fn info(&self, name: &str) -> u64 {
+        let page = self.command("INFO");
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("{name} in {page}"))
+    }
+
+    /// How many consumers the group of this stream has; 0 without one.
+    pub(crate) fn consumers(&self, stream: &str) -> usize {
+        let page = self.command(&format!("XINFO CONSUMERS sq1:{{0}}:{stream} w"));
+        let count = page.strip_prefix('*').and_then(|rest| rest.lines().next()?.parse().ok());
+        count.unwrap_or(0)
+    }
+
     /// Makes it a replica of `master`, and waits until it has everything.
     pub(crate) async fn follow(&self, master: &RedisServer) {
         let answer = self.command(&format!("REPLICAOF 127.0.0.1 {}", master.port));
@@ -108,14 +134,26 @@ impl Drop for RedisServer {
     }
 }
 
-/// A port that was free a moment ago.
+/// Ports that no system gives to connections by itself.
+const PORTS: Range<u16> = 12_000..32_000;
+
+/// A port that was free a moment ago, and another one at each call. One that the system chose might be given to a
+/// connection of somebody's before it is listened on.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
+    static NEXT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(fastrand::u32(..)));
+    let number = u32::from(PORTS.end - PORTS.start);
+    for _ in 0..number {
+        let place = NEXT.fetch_add(1, Ordering::Relaxed) % number;
+        let port = PORTS.start + u16::try_from(place).expect("it is in the range");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free");
 }
 
-fn spawn(port: u16, folder: &Path, extra: &[String]) -> Child {
-    Command::new("redis-server")
+fn spawn(under: &[String], port: u16, folder: &Path, extra: &[String]) -> Child {
+    command(under, "redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"])
         .arg(folder)
         .args([

@@ -70,6 +70,15 @@ impl Guarded {
         format!("redis+sentinel://{}/{MASTER}", hosts.join(","))
     }
 
+    /// Has them make the replica master, while the master lives.
+    pub(crate) async fn demote(&self) {
+        // Who is master must be known to be settled: another time it may be too early.
+        until("a sentinel begins a failover", || {
+            self.sentinels.iter().any(|(_, port, _)| tell(*port, "FAILOVER") == Some("OK".to_owned()))
+        })
+        .await;
+    }
+
     /// Waits until all sentinels call this server master.
     pub(crate) async fn wait_for_master(&self, server: usize) {
         let port = self.servers[server].port().to_string();
@@ -93,11 +102,16 @@ impl Drop for Guarded {
 
 /// What a sentinel answers about the master; nothing if it does not answer.
 fn ask(port: u16, what: &str) -> Vec<String> {
+    tell(port, what).unwrap_or_default()
+}
+
+/// Says something about the master to a sentinel; nothing if it refuses or does not answer.
+fn tell<T: redis::FromRedisValue>(port: u16, what: &str) -> Option<T> {
     let asked = redis::Client::open(("127.0.0.1", port))
         .and_then(|client| client.get_connection_with_timeout(Duration::from_secs(1)));
-    let Ok(mut connection) = asked else { return Vec::new() };
+    let mut connection = asked.ok()?;
     let _ = connection.set_read_timeout(Some(Duration::from_secs(1)));
-    redis::cmd("SENTINEL").arg(what).arg(MASTER).query(&mut connection).unwrap_or_default()
+    redis::cmd("SENTINEL").arg(what).arg(MASTER).query(&mut connection).ok()
 }
 
 /// Looks until it is true.

@@ -48,8 +48,9 @@ impl Gate {
     }
 
     /// How many `rate` allows now, at most `want`.
-    pub(super) fn room(&self, rate: Option<Rate>, now: Timestamp, want: usize) -> usize {
+    pub(super) fn room(&mut self, rate: Option<Rate>, now: Timestamp, want: usize) -> usize {
         rate.map_or(want, |rate| {
+            self.tat_us = gcra::clamped(rate, self.tat_us, micros(now));
             let room = gcra::room(rate, self.tat_us, micros(now));
             usize::try_from(room).unwrap_or(usize::MAX).min(want)
         })
@@ -164,6 +165,17 @@ mod tests {
         assert_eq!(millis(1_000), Timestamp::from_millis(1));
         assert_eq!(millis(1_001), Timestamp::from_millis(2));
         assert_eq!(millis(0), Timestamp::from_millis(0));
+    }
+
+    #[test]
+    fn a_clock_that_stepped_back_shuts_a_gate_for_one_burst_and_not_for_as_long_as_the_step_was() {
+        let at = |seconds: i64| Timestamp::from_millis(1_767_225_600_000 + seconds * 1_000);
+        let rate = Some(Rate { interval: std::time::Duration::from_secs(2), burst: 3 });
+        let mut gate = Gate::default();
+        gate.spend(rate, at(3_600), 3);
+        assert_eq!(gate.room(rate, at(0), 10), 0);
+        assert_eq!(gate.room(rate, at(2), 10), 1);
+        assert_eq!(gate.room(rate, at(6), 10), 3);
     }
 
     #[test]

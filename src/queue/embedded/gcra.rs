@@ -16,8 +16,9 @@ fn cost(rate: Rate, count: u32) -> i64 {
 }
 
 /// A TAT is never further ahead than a whole burst: after a step back of the clock a rate would
-/// otherwise stay shut for as long as the step was.
-fn clamped(rate: Rate, tat: i64, now: i64) -> i64 {
+/// otherwise stay shut for as long as the step was. Whoever looks must keep the result: clamped anew at every
+/// look it would be as far ahead each time.
+pub(super) fn clamped(rate: Rate, tat: i64, now: i64) -> i64 {
     tat.min(now.saturating_add(cost(rate, rate.burst.max(1))))
 }
 

@@ -9,9 +9,11 @@ local function open_rate(key, interval, burst)
   if interval <= 0 then return nil end
   local stored = redis.pcall('GET', key)
   local tat = natural(stored) or 0
-  -- Never further ahead than a burst: else a step back of the clock would shut it for as long.
-  tat = math.min(tat, now_us + burst * interval)
-  return { key = key, interval = interval, burst = burst, tat = tat, spent = false }
+  -- Never further ahead than a burst: else a step back of the clock would shut it for as long. That is
+  -- written, or it would be a burst ahead again whenever somebody looks.
+  local furthest = now_us + burst * interval
+  local is_too_far = tat > furthest
+  return { key = key, interval = interval, burst = burst, tat = math.min(tat, furthest), spent = is_too_far }
 end
 
 local function room_of(rate)

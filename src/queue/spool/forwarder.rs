@@ -53,12 +53,6 @@ impl Forwarder<'_> {
     /// Is not dropped midway: what was taken from the spool at that moment would be nobody's.
     async fn run(&mut self, stop: &CancellationToken, grace: Duration) {
         let (mut pause, mut end) = (FIRST_PAUSE, None);
-        while let Err(error) = self.spooling.spool.revive_all().await {
-            tracing::error!(%error, "the spool cannot be read");
-            if stop.run_until_cancelled(tokio::time::sleep(LONGEST_PAUSE)).await.is_none() {
-                return;
-            }
-        }
         loop {
             if stop.is_cancelled() && *end.get_or_insert(Instant::now() + grace) <= Instant::now() {
                 return;

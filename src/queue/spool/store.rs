@@ -95,35 +95,27 @@ impl Spool {
                     }
                     None => {
                         tracing::error!(message_id = %id, "a message in the spool cannot be read");
-                        let dead = Settlement::Dead { cause: DeadCause::Poison, attempt: None };
+                        // Not `Poison`, which comes back.
+                        let dead = Settlement::Dead { cause: DeadCause::Undecryptable, attempt: None };
                         self.settle(vec![Settle { lease: work.lease, settlement: dead }]).await?;
                     }
                 }
             }
-            if oldest.is_empty() && !claimed.buried.is_empty() {
-                // In hand whenever the process was killed, and so suspected by a queue that runs its work.
-                // A spool runs nothing: a kill is not the message's fault.
-                let ids: Vec<DeliveryId> = claimed.buried.into_iter().map(|ended| ended.delivery).collect();
-                self.revive(&ids).await?;
+            // None is left behind: whatever was ended here is looked for when there is nothing else.
+            if oldest.is_empty() && self.revive().await? > 0 {
                 continue;
             }
             return Ok(oldest);
         }
     }
 
-    /// Brings back what ended in the spool, which can only be what was in hand at too many kills.
-    pub(super) async fn revive_all(&self) -> Result<(), QueueError> {
+    /// Brings back what was in hand whenever the process was killed, and so suspected by a queue that runs its
+    /// work; how much that is. A spool runs nothing: a kill is not the message's fault.
+    async fn revive(&self) -> Result<u64, QueueError> {
         let filter = DeadFilter { cause: Some(DeadCause::Poison), ..DeadFilter::default() };
-        let letters = self.store.dead_letters(&filter, usize::MAX).await?;
-        for batch in letters.chunks(MAX_BATCH) {
-            let ids: Vec<DeliveryId> = batch.iter().map(|letter| letter.id.clone()).collect();
-            self.revive(&ids).await?;
-        }
-        Ok(())
-    }
-
-    async fn revive(&self, ids: &[DeliveryId]) -> Result<(), QueueError> {
-        self.store.requeue(ids, FOR_EVER).await.map(|_| ())
+        let letters = self.store.dead_letters(&filter, MAX_BATCH).await?;
+        let ids: Vec<DeliveryId> = letters.into_iter().map(|letter| letter.id).collect();
+        self.store.requeue(&ids, FOR_EVER).await.map(|done| done.requeued)
     }
 
     /// Forgets what the store has; of each an identity is left, so that a repeat is known as one.
@@ -151,8 +143,9 @@ impl Spool {
     /// How many messages it holds.
     pub async fn messages(&self) -> Result<u64, QueueError> {
         let stats = self.store.stats().await?;
-        // What was suspected is about to come back.
-        let suspected: u64 = stats.dead_letters.iter().map(|(_, letters)| letters).sum();
+        // What was suspected is about to come back; what cannot be read is not.
+        let suspected = stats.dead_letters.iter().filter(|(cause, _)| *cause == DeadCause::Poison);
+        let suspected: u64 = suspected.map(|(_, letters)| letters).sum();
         Ok(u64::try_from(stats.pending).unwrap_or(0) + suspected)
     }
 
