@@ -167,9 +167,8 @@ local function end_delivered(piece)
   local state = state_of(piece)
   if left > 1 then
     tally_later('S', 1)
-    -- The field of the recipient goes with the record; here he does himself.
-    redis.call('HSET', record, 's' .. index, state, 'left', whole(left - 1), 'rc' .. index, '')
-    if piece.attempts > 0 or piece.pauses > 0 then redis.call('HDEL', record, 'h' .. index) end
+    redis.call('HSET', record, 's' .. index, state, 'left', whole(left - 1))
+    redis.call('HDEL', record, 'rc' .. index, 'h' .. index)
     return
   end
   local rest = (read_index(piece.more[4]) or FEW + 1) <= FEW and rest_of(record, index, state)
