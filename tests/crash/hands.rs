@@ -133,6 +133,12 @@ async fn a_store_that_is_emptied_at_work_is_told_and_goes_on() {
     let installation = Installation::redis(&provider, &redis.url(), FAST);
     let ingress = installation.start("sms-ingress").await;
     let worker = installation.start("sms-worker").await;
+    // It knows which store it works on once it has looked for abandoned work.
+    let end = Instant::now() + Duration::from_secs(30);
+    while redis.command("HEXISTS sq1:{0}:stat born") != ":1" {
+        assert!(Instant::now() < end, "it did not look");
+        tokio::time::sleep(LOOK).await;
+    }
     let ledger = Ledger::new();
     for round in 0..4 {
         let posting = {
@@ -156,11 +162,15 @@ async fn a_store_that_is_emptied_at_work_is_told_and_goes_on() {
             assert_eq!(delivery["state"], "delivered", "{status}");
         }
     }
-    let metrics = installation.ops(&worker, "metrics").await.expect("it answers").1;
-    assert!(
-        !metrics.contains("sms_broadcaster_stream_group_recreated_total 0\n"),
-        "it is not told: {metrics}"
-    );
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        let metrics = installation.ops(&worker, "metrics").await.expect("it answers").1;
+        if !metrics.contains("sms_broadcaster_stream_group_recreated_total 0\n") {
+            break;
+        }
+        assert!(Instant::now() < end, "it is not told: {metrics}");
+        tokio::time::sleep(LOOK).await;
+    }
     let repaired = installation.smsctl(&["doctor", "--repair"]);
     assert!(repaired.status.success(), "{}", String::from_utf8_lossy(&repaired.stdout));
     let allowed =

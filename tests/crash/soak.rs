@@ -116,6 +116,7 @@ async fn for_as_long_as_it_goes_on_nothing_grows() {
     // Whoever was killed is remembered for an hour.
     let most = samples.iter().map(|sample| sample.consumers).max().unwrap_or(0);
     assert!(most <= workers.len() + kills, "{most} consumers of {} workers", workers.len() + kills);
+    let mut kept = String::new();
     if time >= WARM_UP * 2 {
         let half = WARM_UP + (time - WARM_UP) / 2;
         for (what, of, slack) in [
@@ -123,7 +124,7 @@ async fn for_as_long_as_it_goes_on_nothing_grows() {
             ("resident memory of the ingress", |sample| sample.resident, 2048.0),
         ] {
             let (before, after) = (mean(&samples, WARM_UP, half, of), mean(&samples, half, time * 2, of));
-            println!("{what}: {before:.0} KiB in the first half, {after:.0} KiB in the second");
+            kept += &format!("; {what} {before:.0}, then {after:.0} KiB");
             assert!(after <= before * 1.1 + slack, "{what} grew from {before:.0} to {after:.0} KiB");
         }
     }
@@ -133,6 +134,6 @@ async fn for_as_long_as_it_goes_on_nothing_grows() {
     assert_eq!(ledger.missing(&provider), Vec::<u32>::new(), "answered 200 and never arrived");
     // The store has forgotten most of them.
     (figures.messages, figures.deliveries) = (ledger.taken(), 3 * ledger.taken());
-    let what = format!("{} s of kills ({kills}), a slow and a broken line, 429s", time.as_secs());
+    let what = format!("{} s of kills ({kills}), a slow and a broken line, 429s{kept}", time.as_secs());
     figures.show("soak", &what);
 }
