@@ -5,6 +5,8 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
 
 use crate::support::installation::{Installation, LOOK, PHONES, Program, SLACK, on_redis, sid};
 use crate::support::provider::{AUTH_TOKEN, Provider, Reply};
@@ -13,7 +15,8 @@ use crate::support::wire;
 
 const FAST: &str = "[worker]\nlease = \"2s\"\n\n[retry]\nbase = \"50ms\"\ncap = \"100ms\"\nmax_attempts = 2\n\n\
     [channel.sms]\ntimeout = \"1s\"\nrate = \"off\"\nrate_per_destination = \"off\"\n\n\
-    [channel.slack]\ntimeout = \"1s\"\nrate = \"off\"\nrate_per_destination = \"off\"\n\n";
+    [channel.slack]\ntimeout = \"1s\"\nrate = \"off\"\nrate_per_destination = \"off\"\n\n\
+    [templates]\nsms = \"{code} of {service}: {body}\"\nslack = \"{code}, {expires_in}: {body}\"\n\n";
 
 const SENDER: &str = "+12223334444";
 
@@ -33,10 +36,30 @@ const SECRETS: [&str; 8] = [
     "azEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
 ];
 
-/// The text of the message `number`, and its code. Every message has its own, so that what is found tells where.
+/// The text of the message `number`, and its code as it is written there: digits, digits in groups, letters.
+/// Every message has its own, so that what is found tells where.
 fn text(number: u32) -> (String, String) {
-    let code = format!("{}", 730_019 + 1_733 * number);
+    let digits = format!("{}", 730_019 + 1_733 * number);
+    let code = match number % 3 {
+        0 => digits,
+        1 => format!("{}-{}", &digits[..3], &digits[3..]),
+        _ => digits.bytes().map(|digit| char::from(b'Q' - (digit - b'0'))).collect(),
+    };
     (format!("Your Example code is {code}, not for others"), code)
+}
+
+/// What tells the message `number`: its text, its code however it is spelled, the halves of one of letters (those of
+/// one of digits are in any time), and the hashes that anybody could try all codes against.
+fn tales(number: u32) -> Vec<String> {
+    let (text, code) = text(number);
+    let typed = code.replace('-', "");
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let mut tales = vec![hex(&Sha256::digest(&typed)), hex(&Sha1::digest(&typed))];
+    if typed.starts_with(char::is_alphabetic) {
+        tales.extend([typed[..4].to_owned(), typed[2..].to_owned(), typed.to_lowercase()]);
+    }
+    tales.extend([text, code, typed]);
+    tales
 }
 
 /// Everything that was said, by whom.
@@ -60,10 +83,7 @@ impl Said {
     /// Which of the texts up to `messages` and of the secrets can be read where.
     fn secrets(&self, messages: u32) -> Vec<String> {
         let mut wanted: Vec<String> = SECRETS.iter().map(|secret| (*secret).to_owned()).collect();
-        for number in 0..messages {
-            let (text, code) = text(number);
-            wanted.extend([code, text]);
-        }
+        wanted.extend((0..messages).flat_map(tales));
         let mut found = Vec::new();
         for (by, what) in &self.0 {
             for secret in wanted.iter().filter(|secret| what.contains(secret.as_str())) {

@@ -1,8 +1,4 @@
-//! The words of `lexicon.txt`, all looked for in one pass.
-
-use std::collections::HashMap;
-
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+//! The words of `lexicon.txt`, looked up wherever a word begins.
 
 use super::reading::{Reading, folded};
 
@@ -113,26 +109,22 @@ impl Words {
     }
 }
 
-/// One way a spelling counts.
-#[derive(Clone, PartialEq, Eq, Hash)]
+/// One way a spelling counts. Spellings and tails are bytes of [`Lexicon::letters`], the tail right behind.
+#[derive(Clone, Copy)]
 struct Meaning {
+    at: u32,
+    /// How many entries before this one is the last whose spelling this one begins with, or has; 0: there is none.
+    back: u16,
+    length: u8,
+    /// Length of the words of a phrase behind one with an ending left open: `*` before each.
+    tail: u8,
     class: Class,
-    /// The words of a phrase behind one with an ending left open.
-    tail: Vec<String>,
     /// May go on.
     open: bool,
-    /// May have begun before.
-    compound: bool,
     /// Counts only in capitals.
     capitals: bool,
     /// Counts only with a capital at its front.
     initial: bool,
-}
-
-impl Meaning {
-    const fn of(class: Class) -> Self {
-        Self { class, tail: Vec::new(), open: false, compound: false, capitals: false, initial: false }
-    }
 }
 
 /// How a script treats the edges of words.
@@ -184,9 +176,15 @@ const PARTICLES: &str =
 const LONGEST_ENDING: usize = 8;
 
 /// All words, ready to be looked for.
+///
+/// A sorted table over one string: half a megabyte where an automaton took several, and as much again while it
+/// was made.
 pub(super) struct Lexicon {
-    finder: AhoCorasick,
-    meanings: Vec<Vec<Meaning>>,
+    letters: String,
+    /// Sorted by spelling.
+    meanings: Vec<Meaning>,
+    /// For every byte, and the end: how many spellings begin with a lesser one.
+    first: [u16; 257],
 }
 
 impl Lexicon {
@@ -194,15 +192,9 @@ impl Lexicon {
     ///
     /// Both are part of the program; a fault in them is one of the program and is found by its tests.
     pub(super) fn new<'b>(text: &str, brands: impl Iterator<Item = &'b str>) -> Self {
-        let mut spellings: HashMap<String, Vec<Meaning>> = HashMap::new();
-        let mut add = |spelling: &str, meaning: Meaning| {
-            let spelling = folded(spelling);
-            if !spelling.is_empty() {
-                let meanings = spellings.entry(spelling).or_default();
-                if !meanings.contains(&meaning) {
-                    meanings.push(meaning);
-                }
-            }
+        let mut list = List {
+            letters: String::with_capacity(3 * text.len()),
+            meanings: Vec::with_capacity(text.len() / 5),
         };
         let mut class = None;
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
@@ -212,46 +204,31 @@ impl Lexicon {
                 continue;
             }
             let (Some(class), Some((_, entries))) = (class, line.split_once(':')) else { continue };
-            for entry in entries.split(", ").map(str::trim) {
+            for entry in folded(entries).split(", ").map(str::trim) {
                 let (entry, capitals) = entry.strip_prefix('^').map_or((entry, false), |rest| (rest, true));
-                let (entry, compound) = match entry.strip_prefix('*') {
-                    Some(rest) => (rest, true),
-                    None => (entry, false),
-                };
-                for spelling in expand(entry) {
-                    let (spelling, open) = match spelling.strip_suffix('*') {
-                        Some(stem) => (stem.trim_end(), true),
-                        None => (spelling.as_str(), false),
-                    };
-                    let mut parts = spelling.split("* ");
-                    let first = parts.next().unwrap_or_default();
-                    let tail = parts.map(folded).collect();
-                    add(first, Meaning { tail, open, compound, capitals, ..Meaning::of(class) });
-                }
+                expand(&mut String::new(), entry, &mut |spelling| {
+                    list.add(spelling, class, capitals, false);
+                });
             }
         }
         for brand in brands {
             let (brand, initial) = brand.strip_prefix('^').map_or((brand, false), |rest| (rest, true));
-            add(brand, Meaning { class: Class::Brand, initial, ..Meaning::of(Class::Brand) });
+            list.add(&folded(brand), Class::Brand, false, initial);
         }
-        let (spellings, meanings): (Vec<_>, Vec<_>) = spellings.into_iter().unzip();
-        let finder = AhoCorasick::builder()
-            .kind(Some(AhoCorasickKind::ContiguousNFA))
-            .match_kind(MatchKind::Standard)
-            .prefilter(false)
-            .build(&spellings)
-            .expect("the lexicon is part of the program and far from any limit");
-        Self { finder, meanings }
+        list.sorted()
     }
 
     /// Every word of `reading`.
     pub(super) fn find(&self, reading: &Reading<'_>) -> Words {
         let text = reading.line();
         let mut words = Words(std::array::from_fn(|_| Vec::new()));
-        for found in self.finder.find_overlapping_iter(text) {
-            let (start, end) = (found.start(), found.end());
-            for meaning in &self.meanings[found.pattern().as_usize()] {
-                if let Some(end) = whole(text, start, end, meaning)
+        for (start, c) in text.char_indices() {
+            if c == ' ' || !begins(&text[..start], c) {
+                continue;
+            }
+            for meaning in self.beginning(&text[start..]) {
+                if let Some(end) =
+                    whole(text, start + usize::from(meaning.length), self.tail(meaning), meaning.open)
                     && (!meaning.capitals || reading.is_capitals(start, end))
                     && (!meaning.initial || reading.is_capital(start))
                 {
@@ -264,21 +241,128 @@ impl Lexicon {
         }
         words
     }
+
+    /// The meanings of every spelling that `text` begins with.
+    fn beginning(&self, text: &str) -> impl Iterator<Item = &Meaning> {
+        let text = text.as_bytes();
+        let letter = usize::from(text[0]);
+        let (from, to) = (usize::from(self.first[letter]), usize::from(self.first[letter + 1]));
+        let here = &self.meanings[from..to];
+        // Whatever begins the text begins the last spelling that sorts before it, too: that one lies between both.
+        let after = here.partition_point(|meaning| self.spelling(meaning) <= text);
+        let nearest = after.checked_sub(1);
+        let shared = nearest.map_or(0, |at| {
+            let pairs = self.spelling(&here[at]).iter().zip(text);
+            pairs.take_while(|(one, other)| one == other).count()
+        });
+        let chain = std::iter::successors(nearest, |at| match here[*at].back {
+            0 => None,
+            back => Some(at - usize::from(back)),
+        });
+        chain.map(|at| &here[at]).filter(move |meaning| usize::from(meaning.length) <= shared)
+    }
+
+    fn spelling(&self, meaning: &Meaning) -> &[u8] {
+        let at = meaning.at as usize;
+        &self.letters.as_bytes()[at..at + usize::from(meaning.length)]
+    }
+
+    fn tail(&self, meaning: &Meaning) -> &str {
+        let at = meaning.at as usize + usize::from(meaning.length);
+        &self.letters[at..at + usize::from(meaning.tail)]
+    }
+}
+/// A lexicon that is being read.
+struct List {
+    letters: String,
+    meanings: Vec<Meaning>,
 }
 
-/// Where the word that a spelling is found in ends, if it is that word and not a part of another.
-fn whole(text: &str, start: usize, end: usize, meaning: &Meaning) -> Option<usize> {
-    let first = text[start..end].chars().next()?;
-    if !meaning.compound && !begins(&text[..start], first) {
-        return None;
+impl List {
+    /// Adds a spelling as the file has it, folded and written out. Nothing is added of one without letters.
+    fn add(&mut self, spelling: &str, class: Class, capitals: bool, initial: bool) {
+        let (spelling, open) = match spelling.strip_suffix('*') {
+            Some(stem) => (stem.trim_end(), true),
+            None => (spelling, false),
+        };
+        let mut parts = spelling.split("* ");
+        let at = self.letters.len();
+        self.write(parts.next().unwrap_or_default());
+        let end = self.letters.len();
+        if end == at {
+            return;
+        }
+        for part in parts {
+            self.letters.push('*');
+            self.write(part);
+        }
+        let length = |from, to| u8::try_from(to - from).expect("no phrase of the lexicon has 256 bytes");
+        self.meanings.push(Meaning {
+            at: u32::try_from(at).expect("the lexicon is part of the program and far from any limit"),
+            back: 0,
+            length: length(at, end),
+            tail: length(end, self.letters.len()),
+            class,
+            open,
+            capitals,
+            initial,
+        });
     }
+
+    /// Writes a text whose parts may have been joined with a blank too many.
+    fn write(&mut self, text: &str) {
+        let mut blank = true;
+        for c in text.chars() {
+            if c != ' ' || !blank {
+                self.letters.push(c);
+            }
+            blank = c == ' ';
+        }
+    }
+
+    fn sorted(self) -> Lexicon {
+        let Self { letters, mut meanings } = self;
+        let spelling = |meaning: &Meaning| {
+            let at = meaning.at as usize;
+            &letters.as_bytes()[at..at + usize::from(meaning.length)]
+        };
+        let key = |meaning: &Meaning| {
+            let tail = meaning.at as usize + usize::from(meaning.length);
+            let tail = &letters.as_bytes()[tail..tail + usize::from(meaning.tail)];
+            (spelling(meaning), tail, meaning.class as u8, meaning.open, meaning.capitals, meaning.initial)
+        };
+        meanings.sort_unstable_by(|one, other| key(one).cmp(&key(other)));
+        meanings.dedup_by(|one, other| key(one) == key(other));
+        let mut begun: Vec<usize> = Vec::new();
+        for at in 0..meanings.len() {
+            while begun
+                .pop_if(|last| !spelling(&meanings[at]).starts_with(spelling(&meanings[*last])))
+                .is_some()
+            {}
+            if let Some(last) = begun.last() {
+                meanings[at].back = to_u16(at - last);
+            }
+            begun.push(at);
+        }
+        let below = |byte| meanings.partition_point(|meaning| usize::from(spelling(meaning)[0]) < byte);
+        let first = std::array::from_fn(|byte| to_u16(below(byte)));
+        Lexicon { letters, meanings, first }
+    }
+}
+
+fn to_u16(count: usize) -> u16 {
+    u16::try_from(count).expect("the lexicon has fewer than 65,536 spellings")
+}
+
+/// Where the word ends whose spelling ends at `end`, if it is that word and not a part of another.
+fn whole(text: &str, end: usize, tail: &str, open: bool) -> Option<usize> {
     let mut end = end;
-    for part in &meaning.tail {
+    for part in tail.split('*').skip(1) {
         let rest = &text[ends(text, end, true)?..];
-        let rest = rest.strip_prefix([' ', '-'])?.strip_prefix(part.as_str())?;
+        let rest = rest.strip_prefix([' ', '-'])?.strip_prefix(part)?;
         end = text.len() - rest.len();
     }
-    ends(text, end, meaning.open)
+    ends(text, end, open)
 }
 
 /// Where the word ends whose spelling ends at `end`; an open one may go on.
@@ -343,23 +427,27 @@ fn word_end(text: &str, from: usize) -> usize {
     from + more.map(char::len_utf8).sum::<usize>()
 }
 
-/// Writes out `~` and `(a|b)`.
-fn expand(entry: &str) -> Vec<String> {
-    let Some(at) = entry.find(['~', '(']) else { return vec![entry.to_owned()] };
-    let head = &entry[..at];
-    let (choices, rest): (Vec<&str>, &str) = match entry[at..].strip_prefix('~') {
-        Some(rest) => (vec!["", " ", "-"], rest),
-        None => match entry[at + 1..].split_once(')') {
-            Some((inside, rest)) if inside.contains('|') => (inside.split('|').collect(), rest),
-            _ => return vec![entry.to_owned()],
-        },
-    };
-    let rests = expand(rest);
-    let mut all = Vec::with_capacity(choices.len() * rests.len());
-    for choice in choices {
-        for rest in &rests {
-            all.push(format!("{head}{choice}{rest}"));
+/// Gives `each` what `head` and `entry` make, with `~` and `(a|b)` written out.
+fn expand(head: &mut String, entry: &str, each: &mut dyn FnMut(&str)) {
+    let written = head.len();
+    let choice = entry.find(['~', '(']).and_then(|at| {
+        let inside = match entry[at..].strip_prefix('~') {
+            Some(rest) => ("| |-", rest),
+            None => entry[at + 1..].split_once(')').filter(|(inside, _)| inside.contains('|'))?,
+        };
+        Some((&entry[..at], inside))
+    });
+    if let Some((before, (choices, rest))) = choice {
+        head.push_str(before);
+        let begun = head.len();
+        for choice in choices.split('|') {
+            head.push_str(choice);
+            expand(head, rest, each);
+            head.truncate(begun);
         }
+    } else {
+        head.push_str(entry);
+        each(head);
     }
-    all
+    head.truncate(written);
 }

@@ -1,6 +1,7 @@
 //! The recogniser: from a text to what it holds.
 
 use std::fmt;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -140,9 +141,14 @@ pub struct Recognised {
     pub service_evidence: Option<ServiceEvidence>,
 }
 
+fn built_in() -> Lexicon {
+    let brands = BRANDS.lines().filter(|line| !line.starts_with('#')).flat_map(|line| line.split(", "));
+    Lexicon::new(LEXICON, brands.map(str::trim).filter(|brand| !brand.is_empty()))
+}
+
 /// Recognises one-time codes. Made once; asking it changes nothing.
 pub struct Recogniser {
-    lexicon: Lexicon,
+    lexicon: LazyLock<Lexicon>,
     weights: Weights,
 }
 
@@ -159,11 +165,10 @@ impl fmt::Debug for Recogniser {
 }
 
 impl Recogniser {
-    /// Reads the built-in words; takes some milliseconds.
+    /// Reads nothing yet: the words are read when the first text comes, in a few milliseconds, so that a program that
+    /// is sent none needs neither the time nor the memory.
     pub fn new() -> Self {
-        let brands = BRANDS.lines().filter(|line| !line.starts_with('#')).flat_map(|line| line.split(", "));
-        let brands = brands.map(str::trim).filter(|brand| !brand.is_empty());
-        Self { lexicon: Lexicon::new(LEXICON, brands), weights: Weights::default() }
+        Self { lexicon: LazyLock::new(built_in), weights: Weights::default() }
     }
 
     /// What `text` holds. `sender` is who sent it, where that is known.

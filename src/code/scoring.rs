@@ -6,6 +6,7 @@
 use super::candidates::{Candidate, Shape};
 use super::lexicon::{Class, Span, Words, is_solid, is_word_letter};
 use super::reading::Reading;
+use super::service::POSSESSIVES;
 
 /// How much each sign counts.
 #[derive(Clone, Copy, Debug)]
@@ -175,29 +176,23 @@ impl<'a> Scorer<'a> {
     }
 
     fn collect(&mut self) {
-        let reading = self.reading;
         let lookalikes = self.words.of(Class::Lookalike);
         let otp = self.words.of(Class::Otp);
         let hidden = |span: &Span| covered(lookalikes, *span);
-        let mut keywords = Vec::new();
-        // A receipt tells the "authorization code" of a payment that is done.
-        let receipt = self.words.of(Class::Ledger).len() >= 2
-            && !self.words.any(Class::Secrecy)
-            && !self.words.any(Class::Validity);
-        let approval = |span: &Span| {
-            receipt && APPROVALS.iter().any(|part| reading.line()[span.start..span.end].contains(part))
-        };
+        let (mut keywords, mut decoys) = (Vec::new(), Vec::new());
+        let receipt = self.is_receipt();
+        let approval = |span: &Span| receipt && self.is_approval(*span);
         for span in otp.iter().filter(|span| !hidden(span) && !approval(span)) {
             keywords.push(self.keyword(*span, 2));
         }
         for span in self.words.of(Class::Noun) {
             if covered(otp, *span) {
                 if hidden(span) && !otp.iter().any(|one| one.holds(*span) && !hidden(one)) {
-                    self.decoys.push(*span);
+                    decoys.push(*span);
                 }
-            } else if hidden(span) || self.is_decoy(*span) {
-                self.decoys.push(*span);
-            } else {
+            } else if hidden(span) || self.is_decoy(*span) || self.is_of_a_thing(*span) {
+                decoys.push(*span);
+            } else if !approval(span) {
                 let strength = if self.is_qualified(*span) { 2 } else { 1 };
                 keywords.push(self.keyword(*span, strength));
             }
@@ -209,7 +204,7 @@ impl<'a> Scorer<'a> {
             }
         }
         keywords.sort_by_key(|keyword| keyword.span.start);
-        self.keywords = keywords;
+        (self.keywords, self.decoys) = (keywords, decoys);
     }
 
     fn keyword(&self, span: Span, strength: usize) -> Keyword {
@@ -259,6 +254,63 @@ impl<'a> Scorer<'a> {
                     | "for pickup"
             ) && !gap.contains(|c: char| c.is_ascii_digit())
         })
+    }
+
+    /// "código de cita", "codice della tessera": a one-time code is of an action ("de verificación", "di accesso"), and
+    /// what is of a thing that no word of the lexicon names is another kind of code.
+    fn is_of_a_thing(&self, noun: Span) -> bool {
+        let text = self.reading.line();
+        // Doors and members' cards have codes that nobody warns of.
+        if self.words.any(Class::Secrecy) || self.words.any(Class::Validity) {
+            return false;
+        }
+        let Some(rest) = OF.iter().find_map(|of| text[noun.end..].strip_prefix(of)) else { return false };
+        let start = text.len() - rest.len();
+        let end = start + rest.find(|c: char| !is_word_letter(c)).unwrap_or(rest.len());
+        let known = [
+            Class::Otp,
+            Class::Noun,
+            Class::Kind,
+            Class::Act,
+            Class::Link,
+            Class::Generic,
+            Class::Secrecy,
+            Class::Validity,
+            Class::Brand,
+        ];
+        let word = &text[start..end];
+        word.chars().count() >= 4
+            && !self.reading.is_capital(start)
+            && !ACTIONS.iter().any(|ending| word.ends_with(ending))
+            && !known.into_iter().any(|class| self.words.at(class, start).is_some())
+    }
+
+    /// Whether the text tells of a payment that is done: it has money and what moved it, and warns of nothing.
+    fn is_receipt(&self) -> bool {
+        let moved = self.words.of(Class::Ledger).len();
+        (moved >= 2
+            || (moved == 1 && (self.words.any(Class::Currency) || self.reading.text().contains(" *"))))
+            && !self.words.any(Class::Secrecy)
+            && !self.words.any(Class::Validity)
+    }
+
+    /// Whether a keyword is the "authorization code" that a receipt has as one of its fields: it is nobody's, nothing is
+    /// to be done with it, and behind its number begins the next field, or much else is told of accounts.
+    fn is_approval(&self, keyword: Span) -> bool {
+        let text = self.reading.line();
+        let sentence = text[..keyword.start].rfind(['.', ';', ':', '!', '\u{3002}']).map_or(0, |at| at + 1);
+        let before = text[sentence..keyword.start].trim_start();
+        if !APPROVALS.iter().any(|part| text[keyword.start..keyword.end].contains(part)) {
+            return false;
+        }
+        let owned = before.split(' ').next().is_some_and(|word| POSSESSIVES.contains(&word));
+        if owned || self.is_acted(keyword.start) {
+            return false;
+        }
+        let value = text[keyword.end..].trim_start_matches([' ', ':', '#', '-']);
+        let digits = value.bytes().take_while(u8::is_ascii_digit).count();
+        let field = digits >= 4 && self.ends_clause(text.len() - value.len() + digits);
+        field || self.words.of(Class::Ledger).len() >= 2
     }
 
     /// Whether a word near the noun makes it a one-time code.
@@ -620,8 +672,9 @@ impl<'a> Scorer<'a> {
         penalty += match candidate.shape {
             Shape::Unusual if !best.linked => weights.unlinked,
             Shape::Mixed | Shape::MixedGroups if best.strength < 2 => {
-                let told =
-                    self.has_capital(start, end) && self.is_acted(start) && self.keywords().next().is_some();
+                let told = self.has_capital(start, end)
+                    && self.is_acted(start)
+                    && (self.keywords().next().is_some() || self.words.any(Class::Validity));
                 if told { 0.0 } else { weights.unlinked }
             }
             Shape::Mixed if !best.linked && !self.has_capital(start, end) => 2.0,
@@ -809,7 +862,17 @@ fn count_numbers(bytes: &[u8]) -> Vec<u16> {
 
 /// What a payment's approval is called in.
 const APPROVALS: &[&str] =
-    &["authori", "autori", "\u{430}\u{432}\u{442}\u{43e}\u{440}\u{438}\u{437}", "approval"];
+    &["authori", "auth code", "autori", "\u{430}\u{432}\u{442}\u{43e}\u{440}\u{438}\u{437}", "approval"];
+
+/// "of", as far as it leads from "code" to what it is of.
+const OF: &[&str] =
+    &[" de la ", " del ", " della ", " dell'", " do ", " da ", " du ", " di ", " de l'", " d'", " de "];
+
+/// How words for actions end.
+const ACTIONS: &[&str] = &[
+    "cion", "sion", "tion", "cao", "sao", "zione", "sione", "miento", "mento", "ment", "aje", "agem",
+    "aggio", "age", "tie", "are",
+];
 
 /// Verbs and the like that lead to a value.
 const LEADING: &[&str] = &[

@@ -172,13 +172,21 @@ impl ServiceName<'_> {
         let words = self.words_in(start, end);
         let mut words = &words[..];
         while let Some((first, rest)) = words.split_first() {
-            if !self.is_generic(first.span) {
+            // "Banca Torrente": what is generic alone is a part of the name in front of one.
+            let titled = first.capital
+                && self.is_organisation(first.span)
+                && rest.first().is_some_and(|next| next.capital && !self.is_generic(next.span));
+            if titled || !self.is_generic(first.span) {
                 break;
             }
             words = rest;
         }
         while let Some((last, rest)) = words.split_last() {
-            if !self.is_generic(last.span) && !self.is_reference(last.span) {
+            // "Banque Avril": no month has a bank.
+            let titled = last.capital
+                && self.is_made_of(&[Class::Month], last.span)
+                && rest.last().is_some_and(|before| before.capital && self.is_organisation(before.span));
+            if titled || (!self.is_generic(last.span) && !self.is_reference(last.span)) {
                 break;
             }
             words = rest;
@@ -244,7 +252,9 @@ impl ServiceName<'_> {
                 matches!(self.line()[one.start..one.end].chars().next(), Some('\u{ac00}'..='\u{d7a3}'))
                     && one.end - one.start == 3
             };
-            if let Some(end) = all().filter(|one| one.start == span.start).map(|one| one.end).max() {
+            if let Some(end) =
+                all().filter(|one| one.start == span.start && !syllable(one)).map(|one| one.end).max()
+            {
                 span.start = end;
             } else if let Some(start) =
                 all().filter(|one| one.end == span.end && !syllable(one)).map(|one| one.start).min()
@@ -427,10 +437,9 @@ impl ServiceName<'_> {
         ) {
             return None;
         }
-        let proper = words
-            .iter()
-            .filter(|word| !self.is_generic(word.span))
-            .all(|word| word.proper || self.is_particle(word.span));
+        let proper = words.iter().filter(|word| !self.is_generic(word.span)).all(|word| {
+            word.proper || self.is_particle(word.span) || (words.len() > 1 && self.is_organisation(word.span))
+        });
         let count = words.iter().filter(|word| !self.is_generic(word.span)).count();
         let lone = words.len() == 1;
         if self.line()[start..end].contains([',', ';', '\u{3001}', '\u{3002}']) {
@@ -472,6 +481,11 @@ impl ServiceName<'_> {
                 | "al"
                 | "el"
         )
+    }
+
+    /// Whether a word says what kind of house a name is of. In many languages it has a small letter.
+    fn is_organisation(&self, span: Span) -> bool {
+        ORGANISATIONS.contains(&&self.line()[span.start..span.end])
     }
 
     fn first_line(&self, start: usize, line: &str) -> Option<String> {
@@ -1189,7 +1203,40 @@ const GREETINGS: &[&str] = &[
     "yth",
 ];
 
-const POSSESSIVES: &[&str] = &[
+/// What banks, posts, insurers and shops are called in front of or behind their names.
+const ORGANISATIONS: &[&str] = &[
+    "bank",
+    "banka",
+    "banca",
+    "banco",
+    "banque",
+    "banki",
+    "bankasi",
+    "pankki",
+    "bankas",
+    "banku",
+    "ngan",
+    "hang",
+    "банк",
+    "банка",
+    "τραπεζα",
+    "posta",
+    "posti",
+    "poste",
+    "correos",
+    "pojistovna",
+    "sporitelna",
+    "stedionica",
+    "kasse",
+    "kassa",
+    "caja",
+    "caixa",
+    "cassa",
+    "caisse",
+];
+
+/// Words for whose something is. A name does not begin with one.
+pub(super) const POSSESSIVES: &[&str] = &[
     "your",
     "the",
     "my",
