@@ -2,6 +2,7 @@
 
 mod access;
 mod bench;
+mod cluster;
 mod damage;
 mod durability;
 mod flow;
@@ -9,5 +10,6 @@ mod garbage;
 mod outages;
 mod refusals;
 mod sentinels;
+mod shards;
 mod tls;
 mod wrong_server;
