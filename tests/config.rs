@@ -360,11 +360,20 @@ fn values_that_contradict_each_other_are_faults_where_one_of_them_was_said() {
 #[test]
 fn keys_of_later_versions_are_known_and_refused() {
     let later = "is not available in this version";
-    assert_one_fault_in("[queue]\nshards = 2", 8, later);
-    for url in ["redis://a:1,b:2", "redis://u:p@a:1,redis://b:2"] {
-        assert_one_fault_in(&format!("[queue]\nbackend = \"redis\"\nurl = \"{url}\""), 9, later);
-    }
     assert_one_fault_in("[[source]]\nname = \"office-sim\"\nkind = \"smsgate\"", 7, later);
+}
+
+#[test]
+fn shards_are_of_redis_and_each_has_a_part_of_every_burst() {
+    assert_one_fault_in("[queue]\nshards = 2", 8, "says nothing without");
+    let of_redis = |more: &str| format!("{}[queue]\nbackend = \"redis\"\nshards = 16\n{more}", minimal());
+    let config = parse(&of_redis("url = \"redis+cluster://a\"")).unwrap();
+    let limits = &config.channels[&ChannelId::sms()].limits;
+    assert_eq!((limits.lane.unwrap().burst, limits.destination.unwrap().burst), (16, 16));
+    let faults = parse(&of_redis("[channel.sms]\nburst = 20\nburst_per_destination = 3")).unwrap_err();
+    assert!(told(&faults).len() == 1 && told(&faults)[0].contains("queue.shards"), "{:?}", told(&faults));
+    let off = "[channel.sms]\nrate_per_destination = \"off\"\nburst_per_destination = 3";
+    assert!(parse(&of_redis(off)).is_ok());
 }
 
 /// `name` and 32 bytes, all of them `fill`.

@@ -3,6 +3,7 @@
 mod access;
 mod bench;
 mod clocks;
+mod cluster;
 mod damage;
 mod durability;
 mod flow;
@@ -10,5 +11,6 @@ mod garbage;
 mod outages;
 mod refusals;
 mod sentinels;
+mod shards;
 mod tls;
 mod wrong_server;

@@ -83,6 +83,7 @@ impl Config {
                     page.text("tls_cert_file", &certificate.display());
                     page.text("tls_key_file", &key.display());
                 }
+                page.bare("shards", &redis.shards);
                 page.text("durability", &redis.durability.as_str());
             }
         }

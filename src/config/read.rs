@@ -51,8 +51,12 @@ pub(super) fn build(root: &Section<'_>, path: &Path) -> Option<Config> {
     let retry = root.table("retry", retry);
     let channels = root.table("channel", |channels| {
         let lease = (worker.lease, lease_line);
-        let sms = channels.table("sms", |section| channel(section, lease));
-        let slack = channels.table("slack", |section| channel(section, lease));
+        let shards = match &queue {
+            QueueChoice::Redis(redis) => redis.shards as u64,
+            QueueChoice::Embedded { .. } => 1,
+        };
+        let sms = channels.table("sms", |section| channel(section, lease, shards));
+        let slack = channels.table("slack", |section| channel(section, lease, shards));
         BTreeMap::from([(ChannelId::sms(), sms), (ChannelId::slack(), slack)])
     });
     let templates = root.table("templates", templates);
@@ -237,8 +241,9 @@ fn queue(section: &Section<'_>, folder: &Path) -> (QueueChoice, Option<PathBuf>,
         Durability::Process,
         &Durability::ALL.map(|level| (level.as_str(), level)),
     );
-    if section.integer("shards", 1, 1..=1024) > 1 {
-        section.not_yet("shards");
+    let shards = section.integer("shards", 1, 1..=1024);
+    if shards > 1 && backend == Backend::Embedded {
+        section.fault_of("shards", "says nothing without `backend = \"redis\"`");
     }
     let spool =
         section.text("spool").map(|spool| spool.as_str().to_owned()).filter(|spool| !spool.is_empty());
@@ -250,7 +255,8 @@ fn queue(section: &Section<'_>, folder: &Path) -> (QueueChoice, Option<PathBuf>,
         Backend::Embedded => QueueChoice::Embedded { path: folder.join(path) },
         Backend::Redis => {
             let url = url.unwrap_or_else(|| SecretString::from("redis://127.0.0.1:6379".to_owned()));
-            QueueChoice::Redis(RedisSettings { url, tls, durability })
+            let shards = usize::try_from(shards).unwrap_or(1);
+            QueueChoice::Redis(RedisSettings { url, tls, durability, shards })
         }
     };
     (choice, spool.map(|spool| folder.join(spool)), capacity, keyring(section))
@@ -328,23 +334,23 @@ fn retry(section: &Section<'_>) -> RetryPolicy {
 }
 
 /// One channel; `lease` comes with the line to blame it on.
-fn channel(section: &Section<'_>, (lease, lease_line): (Duration, usize)) -> ChannelPlan {
+fn channel(section: &Section<'_>, (lease, lease_line): (Duration, usize), shards: u64) -> ChannelPlan {
     let timeout = section.duration("timeout", ANY_LENGTH).unwrap_or(Duration::from_secs(10));
     if timeout >= lease {
         let line = if section.has("timeout") { section.line_of("timeout") } else { lease_line };
         section.fault(line, "`timeout` of a channel must be shorter than `worker.lease`");
     }
-    let burst =
-        |key, default| u32::try_from(section.integer(key, default, 1..=1_000_000)).expect("a million fit");
-    let rate = |frequency: Option<Frequency>, burst| {
+    let rate = |frequency: Option<Frequency>, key, default: u64| {
+        let burst = section.integer(key, default.max(shards), 1..=1_000_000);
+        if burst < shards && frequency.is_some() {
+            section.fault_of(key, "must not be less than `queue.shards`: each shard has its share of a rate");
+        }
+        let burst = u32::try_from(burst).expect("a million fit");
         frequency.map(|frequency| Rate { interval: frequency.interval(), burst })
     };
     let limits = LaneLimits {
-        lane: rate(section.frequency("rate", "10/s"), burst("burst", 10)),
-        destination: rate(
-            section.frequency("rate_per_destination", "1/s"),
-            burst("burst_per_destination", 3),
-        ),
+        lane: rate(section.frequency("rate", "10/s"), "burst", 10),
+        destination: rate(section.frequency("rate_per_destination", "1/s"), "burst_per_destination", 3),
     };
     ChannelPlan { timeout, limits }
 }

@@ -71,9 +71,6 @@ fn http_url(text: &str, expected: &'static str) -> Result<Url, Malformed> {
 /// Reads the URL of a Redis.
 pub(super) fn parse_redis_url(text: &str) -> Result<SecretString, Malformed> {
     match RedisAddress::parse(text) {
-        Ok(address) if address.is_cluster() => {
-            Err(Malformed("a list of servers (cluster) is not available in this version"))
-        }
         Ok(_) => Ok(SecretString::from(text.to_owned())),
         Err(why) => Err(Malformed(why)),
     }

@@ -16,7 +16,7 @@ use crate::message::InboundMessage;
 use crate::queue::contract::{Acceptance, MAX_BATCH, NewMessage, Queue, QueueError};
 use crate::source::verified::Verified;
 
-/// Messages that may wait for the store beside the batch that is being stored.
+/// Messages that may wait for a part of the store beside the batch that is being stored.
 const WAITING: usize = 4096;
 
 /// The pause after a store that is away, doubling from the first to the second: short beside what a
@@ -35,18 +35,24 @@ struct Asker {
     answer: oneshot::Sender<Answer>,
 }
 
-/// Stores verified messages, whatever door they came by. Dropping it ends its task when all that wait are served.
+/// Stores verified messages, whatever door they came by. Dropping it ends its tasks when all that wait are served.
 pub struct Intake {
-    waiting: mpsc::Sender<Waiting>,
+    queue: Arc<dyn Queue>,
+    /// For each part of the store: one that is away keeps nobody waiting who goes to another.
+    waiting: Vec<mpsc::Sender<Waiting>>,
     patience: Duration,
 }
 
 impl Intake {
-    /// One that stores in `queue` and lets nobody wait longer than `patience`. Starts a task.
+    /// One that stores in `queue` and lets nobody wait longer than `patience`. Starts a task for each of its parts.
     pub fn start(queue: Arc<dyn Queue>, patience: Duration) -> Self {
-        let (sender, waiting) = mpsc::channel(WAITING);
-        tokio::spawn(commit(queue, waiting));
-        Self { waiting: sender, patience }
+        let start_one = |_| {
+            let (sender, waiting) = mpsc::channel(WAITING);
+            tokio::spawn(commit(Arc::clone(&queue), waiting));
+            sender
+        };
+        let waiting = (0..queue.parts()).map(start_one).collect();
+        Self { queue, waiting, patience }
     }
 
     /// Stores `message`, which lives for `deadline`, and says what became of it.
@@ -65,7 +71,8 @@ impl Intake {
         let (asker, answer) = oneshot::channel();
         let stored = async {
             let gone = || broken("the intake has ended");
-            self.waiting.send((message, Asker { until, answer: asker })).await.map_err(|_| gone())?;
+            let part = &self.waiting[self.queue.part_of(&message.id)];
+            part.send((message, Asker { until, answer: asker })).await.map_err(|_| gone())?;
             answer.await.unwrap_or_else(|_| Err(gone()))
         };
         timeout_at(until, stored).await.unwrap_or_else(|_| Err(broken("no answer in time")))
@@ -73,7 +80,7 @@ impl Intake {
 
     /// Messages that wait while a batch of others is being stored.
     pub fn waiting(&self) -> usize {
-        self.waiting.max_capacity() - self.waiting.capacity()
+        self.waiting.iter().map(|part| part.max_capacity() - part.capacity()).sum()
     }
 }
 

@@ -464,8 +464,22 @@ pub struct Housekept {
 }
 
 /// The workers' and the ingress's side of the store.
+///
+/// A store may be in several parts, any of which may be away while the others work: a batch that has to do with
+/// several fails if one of them does. Whoever brings batches of one part each, by [`Queue::part_of`], is not
+/// concerned by the others.
 #[async_trait]
 pub trait Queue: Send + Sync {
+    /// In how many parts the store is.
+    fn parts(&self) -> usize {
+        1
+    }
+
+    /// The part, counted from 0, that a message and its work belong to.
+    fn part_of(&self, _message: &MessageId) -> usize {
+        0
+    }
+
     /// Looks whether the store may be used and makes what it lacks. To be called until it says yes;
     /// [`QueueError::Unusable`] is final.
     async fn prepare(&self) -> Result<(), QueueError>;

@@ -10,6 +10,7 @@ use super::contract::{
     Acceptance, Claim, Claimed, Cursor, Expansion, Housekept, Lane, Lease, LeaseKey, Mark, NewMessage, Owner,
     Queue, QueueError, Settle, Settled, Swept, Unrecorded,
 };
+use crate::message::MessageId;
 use crate::metrics::{Call, QueueMetrics};
 
 /// The store behind it, measured. Waiting for work is not: it takes as long as there is none.
@@ -53,6 +54,14 @@ impl<T> Fault for Unrecorded<T> {
 
 #[async_trait]
 impl Queue for MeasuredQueue {
+    fn parts(&self) -> usize {
+        self.queue.parts()
+    }
+
+    fn part_of(&self, message: &MessageId) -> usize {
+        self.queue.part_of(message)
+    }
+
     async fn prepare(&self) -> Result<(), QueueError> {
         self.queue.prepare().await
     }

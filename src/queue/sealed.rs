@@ -162,6 +162,14 @@ impl<Q: Queue + ?Sized> Sealed<Q> {
 
 #[async_trait]
 impl<Q: Queue + ?Sized> Queue for Sealed<Q> {
+    fn parts(&self) -> usize {
+        self.inner.parts()
+    }
+
+    fn part_of(&self, message: &MessageId) -> usize {
+        self.inner.part_of(message)
+    }
+
     async fn prepare(&self) -> Result<(), QueueError> {
         self.inner.prepare().await
     }

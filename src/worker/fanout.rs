@@ -1,11 +1,13 @@
 //! The lane `in`: from one message to one delivery per recipient, in one step of the store.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::deliver::LONGEST_WAIT;
@@ -26,6 +28,9 @@ use crate::retry::Progress;
 use crate::subscribers::{Match, Subscribers};
 use crate::telemetry::ActiveSpan;
 use crate::trace::TraceContext;
+
+/// How long the routing of one part of the store may hold up the others.
+const LATE: Duration = Duration::from_millis(250);
 
 /// Routes messages.
 pub(super) struct Fanout {
@@ -74,6 +79,7 @@ impl Fanout {
     pub(super) async fn run(self: Arc<Self>) {
         let shutdown = self.shared.shutdown.clone();
         let mut patience = Patience::new();
+        let mut late = Vec::new();
         while !shutdown.is_cancelled() {
             let asked = Instant::now();
             let claim = Claim {
@@ -90,7 +96,7 @@ impl Fanout {
                     self.shared.note_buried(&claimed.buried);
                     self.shared.note_recreated(claimed.recreated);
                     let idle = claimed.items.len() < MAX_BATCH && claimed.wait != Some(Duration::ZERO);
-                    self.route(claimed.items, claimed.now, asked).await;
+                    self.route(claimed.items, claimed.now, asked, &mut late).await;
                     if !idle {
                         shutdown.run_until_cancelled(self.shared.appetite.wait()).await;
                     } else {
@@ -104,10 +110,38 @@ impl Fanout {
                 Err(error) => patience.after("asking for messages", &error, &shutdown).await,
             }
         }
+        join_all(late).await;
     }
 
-    /// Routes work in hand and records it; returns when that is done, or given up with the drain.
-    pub(super) async fn route(&self, items: Vec<Work>, now: Timestamp, asked: Instant) {
+    /// Routes work in hand and records it; returns when that is done, or given up with the drain. Of a store in
+    /// several parts, those that take too long go on by themselves, and are then among the `late`: the others' work
+    /// does not wait for them.
+    pub(super) async fn route(
+        self: &Arc<Self>,
+        items: Vec<Work>,
+        now: Timestamp,
+        asked: Instant,
+        late: &mut Vec<JoinHandle<()>>,
+    ) {
+        let queue = &self.shared.queue;
+        if queue.parts() == 1 {
+            return self.route_part(items, now, asked).await;
+        }
+        let mut parts: BTreeMap<usize, Vec<Work>> = BTreeMap::new();
+        for work in items {
+            parts.entry(queue.part_of(&work.lease.key().work.message)).or_default().push(work);
+        }
+        let route = |items| {
+            let fanout = Arc::clone(self);
+            tokio::spawn(async move { fanout.route_part(items, now, asked).await })
+        };
+        let mut routing: Vec<_> = parts.into_values().map(route).collect();
+        let _ = tokio::time::timeout(LATE, join_all(routing.iter_mut())).await;
+        late.extend(routing);
+        late.retain(|part| !part.is_finished());
+    }
+
+    async fn route_part(&self, items: Vec<Work>, now: Timestamp, asked: Instant) {
         if items.is_empty() {
             return;
         }

@@ -54,21 +54,30 @@ impl Held {
     ) {
         let mut patience = Patience::new();
         while stop.run_until_cancelled(tokio::time::sleep(self.length / 3)).await.is_some() {
-            let keys: Vec<LeaseKey> = self.leases().keys().cloned().collect();
-            for batch in keys.chunks(MAX_BATCH) {
-                let asked = Instant::now();
-                match queue.renew(&owner, batch).await {
-                    Ok(lost) => {
-                        patience.reset();
-                        self.renewed(batch, &lost, asked);
-                        metrics.leases_lost.inc_by(lost.len() as u64);
-                    }
-                    // The rest of this round has no better chance; the next one comes soon.
-                    Err(error) => {
-                        patience.after("renewing leases", &error, &stop).await;
-                        break;
+            let mut keys: Vec<LeaseKey> = self.leases().keys().cloned().collect();
+            let part_of = |key: &LeaseKey| queue.part_of(&key.work.message);
+            keys.sort_by_key(part_of);
+            let mut failed = None;
+            // A part of the store that is away is no reason to lose what is held of the others.
+            for part in keys.chunk_by(|one, other| part_of(one) == part_of(other)) {
+                for batch in part.chunks(MAX_BATCH) {
+                    let asked = Instant::now();
+                    match queue.renew(&owner, batch).await {
+                        Ok(lost) => {
+                            self.renewed(batch, &lost, asked);
+                            metrics.leases_lost.inc_by(lost.len() as u64);
+                        }
+                        // The rest of this round has no better chance; the next one comes soon.
+                        Err(error) => {
+                            failed = Some(error);
+                            break;
+                        }
                     }
                 }
+            }
+            match failed {
+                None => patience.reset(),
+                Some(error) => patience.after("renewing leases", &error, &stop).await,
             }
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -23,29 +24,37 @@ const ENOUGH: usize = 64;
 
 type Entry = (Settle, oneshot::Sender<Settled>);
 
-/// Hands settlements to the recording task.
+/// Hands settlements to the recording tasks.
 #[derive(Clone)]
 pub(super) struct Recorder {
-    entries: mpsc::Sender<Entry>,
+    queue: Arc<dyn Queue>,
+    /// For each part of the store: one that is away keeps nothing back that belongs to another.
+    entries: Vec<mpsc::Sender<Entry>>,
 }
 
 impl Recorder {
-    /// Starts the recording task; it ends when every `Recorder` is dropped, or gives up at `abandon`.
+    /// Starts the recording; it ends when every `Recorder` is dropped, or gives up at `abandon`.
     pub(super) fn start(
         queue: Arc<dyn Queue>,
         owner: Owner,
         held: Arc<Held>,
         abandon: CancellationToken,
-    ) -> (Self, tokio::task::JoinHandle<()>) {
-        let (entries, waiting) = mpsc::channel(MAX_BATCH);
-        let task = tokio::spawn(record(queue, owner, held, waiting, abandon));
-        (Self { entries }, task)
+    ) -> (Self, JoinSet<()>) {
+        let mut tasks = JoinSet::new();
+        let start_one = |_| {
+            let (entries, waiting) = mpsc::channel(MAX_BATCH);
+            tasks.spawn(record(Arc::clone(&queue), owner.clone(), Arc::clone(&held), waiting, abandon.clone()));
+            entries
+        };
+        let entries = (0..queue.parts()).map(start_one).collect();
+        (Self { queue, entries }, tasks)
     }
 
     /// Records one settlement; returns once the store has it. `None`: given up at the end of the drain.
     pub(super) async fn settle(&self, settle: Settle) -> Option<Settled> {
         let (answer, settled) = oneshot::channel();
-        self.entries.send((settle, answer)).await.ok()?;
+        let part = self.queue.part_of(&settle.lease.key().work.message);
+        self.entries[part].send((settle, answer)).await.ok()?;
         settled.await.ok()
     }
 }

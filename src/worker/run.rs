@@ -134,7 +134,7 @@ impl Worker {
             shutdown: shutdown.clone(),
             abandon: abandon.clone(),
         });
-        let (recorder, recording) =
+        let (recorder, mut recording) =
             Recorder::start(Arc::clone(&queue), owner.clone(), Arc::clone(&held), abandon.clone());
         let renewing =
             tokio::spawn(held.renew(Arc::clone(&queue), owner.clone(), metrics, stop_renewing.clone()));
@@ -199,7 +199,7 @@ impl Worker {
         }
         drop(lanes);
         loops.shutdown().await;
-        let _ = recording.await;
+        while recording.join_next().await.is_some() {}
         stop_renewing.cancel();
         let _ = renewing.await;
         if let Err(error) = queue.retire(&owner).await {

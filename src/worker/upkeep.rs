@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::deliver::ChannelLane;
@@ -61,17 +62,19 @@ pub(super) async fn sweep_routings(shared: Arc<Shared>, fanout: Arc<Fanout>) {
     let mut cursor = Cursor::default();
     let mut patience = Patience::new();
     let mut rounds = Rounds::default();
+    let mut late = Vec::new();
     while rounds.next(&shared).await {
         loop {
             let asked = Instant::now();
             let swept = shared.queue.sweep(&shared.owner, &lane, SWEEP_BATCH, cursor.clone()).await;
             let Some((items, swept)) = note(&shared, swept, &mut cursor, &mut patience).await else { break };
-            fanout.route(items, swept.now, asked).await;
+            fanout.route(items, swept.now, asked, &mut late).await;
             if swept.finished {
                 break;
             }
         }
     }
+    join_all(late).await;
 }
 
 struct SweptRound {

@@ -31,6 +31,9 @@ pub(crate) trait Store: Sized {
     /// the leases to run out.
     const RESTART_ENDS_LEASES: bool;
 
+    /// In how many parts it is, each with its share of a rate and of the capacity.
+    const PARTS: u32 = 1;
+
     /// An empty store.
     async fn new(settings: &QueueSettings, clock: &Clock) -> Self;
 

@@ -12,7 +12,7 @@ use sms_broadcaster::clock::Clock;
 use sms_broadcaster::delivery::{Attempt, ChannelId, DeadCause, DestinationKey, Settlement};
 use sms_broadcaster::queue::contract::{
     Claim, Claimed, Cursor, DeadFilter, Expansion, Lane, LaneLimits, Lease, LeaseKey, MAX_BATCH, NewDelivery,
-    NewMessage, Owner, Queue, QueueAdmin, QueueSettings, Settle,
+    NewMessage, Owner, Queue, QueueAdmin, QueueSettings, Rate, Settle,
 };
 
 use super::bench::{self, HOUR, MINUTE, START};
@@ -30,8 +30,20 @@ const CASES: u32 = 40;
 const STEPS: usize = 60;
 const SEED: u64 = 20_261_124;
 
-fn settings() -> QueueSettings {
-    QueueSettings { retention: 6 * HOUR, capacity: 7, ..bench::settings() }
+fn settings(parts: u32) -> QueueSettings {
+    // Of a capacity every part has its share, so it cannot be said which message is one too many.
+    let capacity = if parts == 1 { 7 } else { 1_000 };
+    QueueSettings { retention: 6 * HOUR, capacity, ..bench::settings() }
+}
+
+/// What of `limits` the model can judge. The shares of the parts hold what one rate would, as long as it is the same
+/// rate all the time.
+fn judged(limits: LaneLimits, parts: u32) -> LaneLimits {
+    let one = |rate: Option<Rate>| match parts {
+        1 => rate,
+        _ => rate.map(|_| Rate { interval: Duration::from_millis(700), burst: 2 * parts }),
+    };
+    LaneLimits { lane: one(limits.lane), destination: one(limits.destination) }
 }
 
 /// A number from the environment, to walk longer or elsewhere.
@@ -42,12 +54,12 @@ fn asked<T: FromStr>(name: &str, default: T) -> T {
 /// Walks at random, again and again, and shortens the first walk that goes wrong.
 pub(crate) fn walk<S: Store>() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let store = RefCell::new(runtime.block_on(S::new(&settings(), &Clock::manual(START))));
+    let store = RefCell::new(runtime.block_on(S::new(&settings(S::PARTS), &Clock::manual(START))));
     walk_with(S::NAME, CASES, |steps| {
         let mut store = store.borrow_mut();
         runtime.block_on(async {
             let clock = Clock::manual(START);
-            store.clear(&settings(), &clock).await;
+            store.clear(&settings(S::PARTS), &clock).await;
             Walk::new(&mut *store, clock).take(steps).await
         })
     });
@@ -58,14 +70,14 @@ pub(crate) fn walk<S: Store>() {
 /// takes all there is.
 pub(crate) fn walk_side_by_side<A: Store, B: Store>() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let left = RefCell::new(runtime.block_on(A::new(&settings(), &Clock::manual(START))));
-    let right = RefCell::new(runtime.block_on(B::new(&settings(), &Clock::manual(START))));
+    let left = RefCell::new(runtime.block_on(A::new(&settings(A::PARTS), &Clock::manual(START))));
+    let right = RefCell::new(runtime.block_on(B::new(&settings(A::PARTS), &Clock::manual(START))));
     walk_with("side by side", CASES / 3, |steps| {
         let (mut left, mut right) = (left.borrow_mut(), right.borrow_mut());
         runtime.block_on(async {
             let clocks = [Clock::manual(START), Clock::manual(START)];
-            left.clear(&settings(), &clocks[0]).await;
-            right.clear(&settings(), &clocks[1]).await;
+            left.clear(&settings(A::PARTS), &clocks[0]).await;
+            right.clear(&settings(A::PARTS), &clocks[1]).await;
             let [one, other] = clocks;
             let (mut one, mut other) = (Walk::new(&mut *left, one), Walk::new(&mut *right, other));
             for (number, step) in steps.iter().filter_map(comparable).enumerate() {
@@ -145,8 +157,8 @@ struct Walk<'a, S: Store> {
 
 impl<'a, S: Store> Walk<'a, S> {
     fn new(store: &'a mut S, clock: Clock) -> Self {
-        let settings = settings();
-        let model = Model::new(&settings, clock.now());
+        let settings = settings(S::PARTS);
+        let model = Model::new(&settings, clock.now(), S::PARTS);
         let owners = (0..OWNERS).map(|_| Owner::new("walker")).collect();
         Self {
             store,
@@ -193,7 +205,7 @@ impl<'a, S: Store> Walk<'a, S> {
             Step::Claim { owner, lane, max, limits, busy } => {
                 let busy: Vec<DestinationKey> =
                     busy.iter().map(|number| bench::destination(*number)).collect();
-                self.claim(*owner, &lane_of(*lane), *max, *limits, &busy).await.map(drop)
+                self.claim(*owner, &lane_of(*lane), *max, judged(*limits, S::PARTS), &busy).await.map(drop)
             }
             Step::Drain { owner, lane } => self.drain(*owner, &lane_of(*lane)).await,
             Step::Finish { pick, how, keep } => {

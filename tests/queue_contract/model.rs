@@ -73,6 +73,8 @@ type Gate = (Lane, DestinationKey);
 #[derive(Debug)]
 pub(crate) struct Model {
     settings: QueueSettings,
+    /// Each part of the store has its share of a rate.
+    parts: u32,
     now: Timestamp,
     messages: BTreeMap<MessageId, Message>,
     holds: BTreeMap<Gate, Timestamp>,
@@ -128,8 +130,9 @@ impl Piece {
 }
 
 impl Model {
-    pub(crate) fn new(settings: &QueueSettings, now: Timestamp) -> Self {
+    pub(crate) fn new(settings: &QueueSettings, now: Timestamp, parts: u32) -> Self {
         Self {
+            parts,
             settings: settings.clone(),
             now,
             messages: BTreeMap::new(),
@@ -302,7 +305,7 @@ impl Model {
     fn note_put_off(&mut self, claim: &Claim<'_>) {
         let by_rate = claim.limits.destination.map(|rate| {
             // A rate opens on a whole millisecond.
-            self.now.plus(rate.interval + Duration::from_millis(1))
+            self.now.plus(rate.interval * self.parts + Duration::from_millis(1))
         });
         let gates: Vec<Gate> = self.pieces().filter_map(|(_, piece)| piece.gate()).collect();
         for gate in gates.into_iter().filter(|gate| gate.0 == *claim.lane) {
@@ -316,8 +319,10 @@ impl Model {
 
     /// Whoever sleeps for as long as the answer says misses nothing.
     fn comes_back_in_time(&self, claim: &Claim<'_>, claimed: &Claimed) -> Result<()> {
-        let lane_opens =
-            claim.limits.lane.map(|rate| self.now.plus(rate.interval + Duration::from_millis(1)));
+        let lane_opens = claim
+            .limits
+            .lane
+            .map(|rate| self.now.plus(rate.interval * self.parts + Duration::from_millis(1)));
         for (id, piece) in self.pieces().filter(|(_, piece)| piece.lane == *claim.lane) {
             let Some(free_at) = self.free_at(piece) else { continue };
             let latest = lane_opens.map_or(free_at, |opens| free_at.max(opens)).max(self.now);

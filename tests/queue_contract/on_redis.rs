@@ -12,7 +12,10 @@ use super::harness::{Breakage, Store};
 use crate::support::redis_server::RedisServer;
 
 /// The queue on a redis-server of the test's own.
-pub(crate) struct OnRedis {
+pub(crate) type OnRedis = InShards<1>;
+
+/// The same, in so many shards.
+pub(crate) struct InShards<const SHARDS: usize> {
     server: RedisServer,
     queue: Arc<RedisQueue>,
 }
@@ -185,9 +188,9 @@ const BREAKAGES: &[Breakage] = &[
     },
 ];
 
-impl OnRedis {
+impl<const SHARDS: usize> InShards<SHARDS> {
     async fn open(server: &RedisServer, settings: &QueueSettings, clock: &Clock) -> Arc<RedisQueue> {
-        let place = RedisSettings::at(server.url().into());
+        let place = RedisSettings { shards: SHARDS, ..RedisSettings::at(server.url().into()) };
         let queue = RedisQueue::new(place, settings.clone(), clock.clone()).expect("the address is right");
         queue.prepare().await.expect("a server fit for use");
         Arc::new(queue)
@@ -203,10 +206,11 @@ impl OnRedis {
     }
 }
 
-impl Store for OnRedis {
+impl<const SHARDS: usize> Store for InShards<SHARDS> {
     type Queue = RedisQueue;
     const NAME: &'static str = "redis";
     const RESTART_ENDS_LEASES: bool = false;
+    const PARTS: u32 = SHARDS as u32;
 
     async fn new(settings: &QueueSettings, clock: &Clock) -> Self {
         let server = RedisServer::start_with(&ALWAYS);

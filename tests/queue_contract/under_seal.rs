@@ -71,6 +71,7 @@ impl<S: Store> Store for UnderSeal<S> {
     type Queue = Sealed<S::Queue>;
     const NAME: &'static str = S::NAME;
     const RESTART_ENDS_LEASES: bool = S::RESTART_ENDS_LEASES;
+    const PARTS: u32 = S::PARTS;
 
     async fn new(settings: &QueueSettings, clock: &Clock) -> Self {
         let keys = Keyring::new(vec![key("new"), key("old")], false);

@@ -2,6 +2,7 @@
 
 pub(crate) mod certificates;
 pub(crate) mod chance;
+pub(crate) mod cluster;
 pub(crate) mod collector;
 pub(crate) mod figures;
 pub(crate) mod installation;

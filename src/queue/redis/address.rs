@@ -21,7 +21,8 @@ const SENTINEL_PORT: u16 = 26_379;
 
 /// What a URL must be; it is never repeated, it may carry a password.
 const EXPECTED: &str = "a Redis URL: redis://[user:password@]host[:port][/db] (rediss:// with TLS) or \
-                        redis+sentinel://[user:password@]host[:port],…/name[/db]";
+                        redis+sentinel://[user:password@]host[:port],…/name[/db] or \
+                        redis+cluster://[user:password@]host[:port],…";
 const FORBIDDEN: &str = "link-local and cloud metadata addresses are never called";
 const NO_DATABASES: &str = "a cluster has no databases: the path must be empty or /0";
 
@@ -31,7 +32,8 @@ const NO_DATABASES: &str = "a cluster has no databases: the path must be empty o
 /// * `redis+sentinel://[user:password@]host[:port],…/name[/db]` (`rediss+sentinel://`): the master that these
 ///   sentinels call `name`. User and password are those of Redis; the sentinels' own are the parameters
 ///   `sentinel_username` and `sentinel_password`.
-/// * `redis://[user:password@]host[:port],host[:port],…`: a cluster, by some of its nodes.
+/// * `redis+cluster://[user:password@]host[:port],…` (`rediss+cluster://`), or `redis://` with more than one host: a
+///   cluster, by some of its nodes.
 #[derive(Clone)]
 pub struct RedisAddress {
     pub(super) way: Way,
@@ -95,11 +97,13 @@ impl RedisAddress {
             text.split_once("://").map(|(scheme, _)| text.replace(&format!(",{scheme}://"), ","));
         let text = written_once.as_deref().ok_or(EXPECTED)?;
         let parts = Parts::of(text).ok_or(EXPECTED)?;
-        let (is_tls, is_sentinel) = match parts.scheme {
-            "redis" | "valkey" => (false, false),
-            "rediss" | "valkeys" => (true, false),
-            "redis+sentinel" => (false, true),
-            "rediss+sentinel" => (true, true),
+        let (is_tls, is_sentinel, is_cluster) = match parts.scheme {
+            "redis" | "valkey" => (false, false, parts.hosts.len() > 1),
+            "rediss" | "valkeys" => (true, false, parts.hosts.len() > 1),
+            "redis+sentinel" => (false, true, false),
+            "rediss+sentinel" => (true, true, false),
+            "redis+cluster" => (false, false, true),
+            "rediss+cluster" => (true, false, true),
             _ => return Err(EXPECTED),
         };
         let (way, database) = if is_sentinel {
@@ -109,7 +113,7 @@ impl RedisAddress {
                 return Err(EXPECTED);
             }
             (Way::Sentinel(name), database)
-        } else if parts.hosts.len() > 1 {
+        } else if is_cluster {
             (Way::Cluster, parts.path)
         } else {
             (Way::Direct, parts.path)
@@ -269,13 +273,22 @@ mod tests {
 
     #[test]
     fn a_list_is_a_cluster() {
-        for url in ["redis://u:p@a:1,b:2", "redis://u:p@a:1,redis://b:2", "redis://u:p@a:1,b:2/0"] {
+        for url in [
+            "redis://u:p@a:1,b:2",
+            "redis://u:p@a:1,redis://b:2",
+            "redis://u:p@a:1,b:2/0",
+            "redis+cluster://u:p@a:1,b:2",
+        ] {
             let address = read(url);
             assert_eq!(address.way, Way::Cluster, "{url}");
             assert_eq!(hosts(&address), ["a:1", "b:2"], "{url}");
             assert_eq!(address.seeds[1].redis_settings().password(), Some("p"), "{url}");
         }
-        assert!(RedisAddress::parse("redis://a,b/1").is_err(), "a cluster has no databases");
+        assert_eq!(read("rediss+cluster://a").way, Way::Cluster, "by one of its nodes");
+        assert!(read("rediss+cluster://a").is_tls());
+        for url in ["redis://a,b/1", "redis+cluster://a/1"] {
+            assert!(RedisAddress::parse(url).is_err(), "{url}: a cluster has no databases");
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl QueueAdmin for Shard {
             call.arg(cause.as_str());
         }
         let [accepted, duplicates, made, delivered, dead, expired, lanes, letters] =
-            fields(self.operator.script(&call).await?)?;
+            fields(self.server.operator.script(&call).await?)?;
         let (delivered, dead, expired) = (count(delivered)?, count(dead)?, count(expired)?);
         let lanes = list(lanes)?.into_iter().map(lane_depth).collect::<Result<Vec<_>, _>>()?;
         let letters = list(letters)?.into_iter().map(read).collect::<Result<Vec<u64>, _>>()?;
@@ -53,7 +53,7 @@ impl QueueAdmin for Shard {
     async fn status(&self, id: &MessageId) -> Result<Option<MessageStatus>, QueueError> {
         let mut call = self.call(&self.scripts.status);
         call.arg(id.as_str());
-        let answer = self.operator.script(&call).await?;
+        let answer = self.server.operator.script(&call).await?;
         if answer == Value::Nil {
             return Ok(None);
         }
@@ -91,7 +91,7 @@ impl QueueAdmin for Shard {
         for id in ids {
             call.arg(id.message.as_str()).arg(id.index);
         }
-        let [requeued, skipped, unknown] = fields(self.operator.script(&call).await?)?;
+        let [requeued, skipped, unknown] = fields(self.server.operator.script(&call).await?)?;
         Ok(Requeued { requeued: read(requeued)?, skipped: read(skipped)?, unknown: read(unknown)? })
     }
 
@@ -100,7 +100,7 @@ impl QueueAdmin for Shard {
         for id in ids {
             call.arg(id.message.as_str()).arg(id.index);
         }
-        read(self.operator.script(&call).await?)
+        read(self.server.operator.script(&call).await?)
     }
 
     async fn audit(&self) -> Result<Vec<String>, QueueError> {
@@ -185,7 +185,7 @@ impl Shard {
         for id in ids {
             call.arg(id.message.as_str()).arg(id.index);
         }
-        let answers = list(self.operator.script(&call).await?)?;
+        let answers = list(self.server.operator.script(&call).await?)?;
         let letters = ids.iter().zip(answers).filter(|(_, answer)| *answer != Value::Nil);
         Ok(letters.filter_map(|(id, answer)| letter(id.clone(), answer).ok()).collect())
     }
@@ -249,7 +249,7 @@ impl OfCause {
         let mut call = queue.call(&queue.scripts.list);
         call.arg(self.cause.as_str()).arg(since_ms.map(|ms| ms.to_string()).unwrap_or_default());
         call.arg(self.offset).arg(PAGE);
-        let [looked_at, letters] = fields(queue.operator.script(&call).await?)?;
+        let [looked_at, letters] = fields(queue.server.operator.script(&call).await?)?;
         let looked_at: usize = read(looked_at)?;
         self.offset += looked_at;
         self.is_at_end = looked_at < PAGE;

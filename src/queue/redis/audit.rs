@@ -134,7 +134,7 @@ async fn repair_once(queue: &Shard) -> Result<Vec<String>, QueueError> {
     lanes.extend(round.books().await?.lanes);
     // What the books say of structures of another type: they were moved out of the way.
     round.all_places(&lanes).await?;
-    let done = queue.operator.script(&queue.call(&scripts.repair_books)).await?;
+    let done = queue.server.operator.script(&queue.call(&scripts.repair_books)).await?;
     round.find_all(done)?;
     Ok(round.told())
 }
@@ -184,7 +184,7 @@ impl<'a> Round<'a> {
     async fn books(&mut self) -> Result<Books, QueueError> {
         let call = self.queue.call(&self.queue.scripts.audit_books);
         let [made, delivered, dead, expired, accepted, lanes, findings] =
-            fields(self.queue.operator.script(&call).await?)?;
+            fields(self.queue.server.operator.script(&call).await?)?;
         self.find_all(findings)?;
         Ok(Books {
             made: read(made)?,
@@ -200,7 +200,7 @@ impl<'a> Round<'a> {
         loop {
             let mut scan = redis::cmd("SCAN");
             scan.arg(&cursor).arg("MATCH").arg(self.queue.prefix.key("*")).arg("COUNT").arg(KEYS);
-            let [next, keys] = fields(self.queue.operator.command(&scan).await?)?;
+            let [next, keys] = fields(self.queue.server.operator.command(&scan).await?)?;
             let mut records = Vec::new();
             for key in list(keys)? {
                 let key = text(key)?;
@@ -226,7 +226,7 @@ impl<'a> Round<'a> {
     async fn look_at_records(&mut self, ids: &[String]) -> Result<(), QueueError> {
         let mut call = self.queue.call(self.records);
         call.arg(ids);
-        let [findings, pending] = fields(self.queue.operator.script(&call).await?)?;
+        let [findings, pending] = fields(self.queue.server.operator.script(&call).await?)?;
         self.pending += read::<i64>(pending)?;
         self.find_all(findings)
     }
@@ -236,7 +236,7 @@ impl<'a> Round<'a> {
         while !from.is_empty() {
             let mut call = self.queue.call(self.places);
             call.arg(which).arg(of).arg(&from).arg(ENTRIES);
-            let [next, findings] = fields(self.queue.operator.script(&call).await?)?;
+            let [next, findings] = fields(self.queue.server.operator.script(&call).await?)?;
             self.find_all(findings)?;
             from = text(next)?;
         }
@@ -246,13 +246,13 @@ impl<'a> Round<'a> {
     async fn never_passes(&self, name: &str) -> Result<bool, QueueError> {
         let mut ask = redis::cmd("PTTL");
         ask.arg(self.queue.prefix.key(name));
-        Ok(read::<i64>(self.queue.operator.command(&ask).await?)? == -1)
+        Ok(read::<i64>(self.queue.server.operator.command(&ask).await?)? == -1)
     }
 
     async fn let_pass(&self, name: &str) -> Result<(), QueueError> {
         let mut order = redis::cmd("PEXPIRE");
         order.arg(self.queue.prefix.key(name)).arg(millis(self.queue.settings.retention)).arg("NX");
-        self.queue.operator.command(&order).await.map(drop)
+        self.queue.server.operator.command(&order).await.map(drop)
     }
 
     fn sums(&mut self, books: &Books) {

@@ -2,15 +2,16 @@
 //! stopped writing to its disk.
 
 use super::prepare::About;
-use super::queue::Shard;
 use super::reply::text;
+use super::server::Server;
 use crate::metrics::RedisCondition;
 use crate::queue::contract::QueueError;
 
-impl Shard {
-    /// What the server says of its memory and its disk, by `INFO`.
-    pub async fn condition(&self) -> Result<RedisCondition, QueueError> {
-        Ok(condition(&About::read(&text(self.operator.command(&redis::cmd("INFO")).await?)?)))
+impl Server {
+    /// What the server says of its memory and its disk, by `INFO`, and which server it is.
+    pub(super) async fn condition(&self) -> Result<(String, RedisCondition), QueueError> {
+        let about = About::read(&text(self.operator.command(&redis::cmd("INFO")).await?)?);
+        Ok((about.says("run_id").to_owned(), condition(&about)))
     }
 }
 

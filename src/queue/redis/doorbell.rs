@@ -10,10 +10,9 @@ use std::time::Duration;
 
 use redis::Value;
 use redis::aio::MultiplexedConnection;
-use tokio::time::Instant;
 
 use super::fault::{Blame, blame, describe, queue_error};
-use super::link::{Source, lock};
+use super::link::{Refusal, Source, lock};
 use crate::queue::contract::QueueError;
 
 /// The longest one read blocks: a server that moves away is noticed after that.
@@ -34,46 +33,48 @@ impl Doorbells {
         Self { source, idle: Mutex::default() }
     }
 
-    /// Returns when `stream` has an entry after `mark`, or after `max`.
-    pub(super) async fn wait(&self, stream: &str, mark: &str, max: Duration) -> Result<(), QueueError> {
-        let end = Instant::now() + max;
+    /// Listens at streams of this server, each from a mark, for a second or `max` if that is less; whether one
+    /// of them has an entry after its mark.
+    pub(super) async fn listen(
+        &self,
+        streams: &[String],
+        marks: &[String],
+        max: Duration,
+    ) -> Result<bool, QueueError> {
+        let (Some(name), Ok(block @ 1..)) = (streams.first(), u64::try_from(max.min(BLOCK).as_millis()))
+        else {
+            return Ok(false);
+        };
         let losses = self.source.losses();
-        let kept = lock(&self.idle).remove(stream).filter(|(_, made_at)| *made_at == losses);
+        let kept = lock(&self.idle).remove(name).filter(|(_, made_at)| *made_at == losses);
         let mut connection = match kept {
             Some((connection, _)) => connection,
-            None => {
-                let mut fresh = self.source.turn().await?.connect().await?;
-                fresh.set_response_timeout(BLOCK + SLACK);
-                fresh
-            }
+            None => self.connect().await.map_err(|refusal| refusal.error)?,
         };
-        let result = loop {
-            let left = end.saturating_duration_since(Instant::now()).min(BLOCK);
-            let Ok(block @ 1..) = u64::try_from(left.as_millis()) else { break Ok(()) };
-            let mut read = redis::cmd("XREAD");
-            read.arg("COUNT").arg(1).arg("BLOCK").arg(block).arg("STREAMS").arg(stream).arg(mark);
-            match read.query_async(&mut connection).await {
-                Ok(Value::Nil) => self.source.note_answer(),
-                Ok(_) => {
-                    self.source.note_answer();
-                    break Ok(());
-                }
-                Err(error) => break Err(error),
-            }
-        };
-        match result {
-            Ok(()) => {
-                lock(&self.idle).insert(stream.to_owned(), (connection, losses));
-                Ok(())
+        let mut read = redis::cmd("XREAD");
+        read.arg("COUNT").arg(1).arg("BLOCK").arg(block).arg("STREAMS").arg(streams).arg(marks);
+        match read.query_async::<Value>(&mut connection).await {
+            Ok(answer) => {
+                self.source.note_answer();
+                lock(&self.idle).insert(name.clone(), (connection, losses));
+                Ok(answer != Value::Nil)
             }
             Err(error) => {
-                if blame(&error) == Blame::None {
-                    lock(&self.idle).insert(stream.to_owned(), (connection, losses));
-                } else {
-                    self.source.note_loss(&describe(&error));
+                match blame(&error) {
+                    Blame::None => drop(lock(&self.idle).insert(name.clone(), (connection, losses))),
+                    // Only the first who notices.
+                    _ if self.source.losses() != losses => {}
+                    _ if error.code() == Some("MOVED") => self.source.note_move(),
+                    _ => self.source.note_loss(&describe(&error)),
                 }
                 Err(queue_error(&error))
             }
         }
+    }
+
+    async fn connect(&self) -> Result<MultiplexedConnection, Refusal> {
+        let mut fresh = self.source.turn().await?.connect().await?;
+        fresh.set_response_timeout(BLOCK + SLACK);
+        Ok(fresh)
     }
 }

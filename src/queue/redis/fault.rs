@@ -12,6 +12,10 @@ use crate::queue::contract::QueueError;
 /// dropped: the next one may lead to another server (behind a name, a proxy).
 const NOT_HERE: &[&str] = &["READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED", "MOVED"];
 
+/// Codes by which a node of a cluster says that our keys are another's, or on their way to another, or that it does
+/// not know whose they are: a moment later somebody has them.
+const ON_THE_WAY: &[&str] = &["MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"];
+
 /// Codes by which a server says that it takes nothing new.
 const NO_ROOM: &[&str] = &["OOM", "MISCONF"];
 
@@ -35,6 +39,11 @@ pub(super) fn blame(error: &RedisError) -> Blame {
         _ if error.code().is_some_and(|code| NOT_HERE.contains(&code)) => Blame::Connection,
         _ => Blame::None,
     }
+}
+
+/// Whether the server did nothing because keys are on their way from one to another.
+pub(super) fn is_on_the_way(error: &RedisError) -> bool {
+    error.code().is_some_and(|code| ON_THE_WAY.contains(&code))
 }
 
 /// The caller's view of an error. The texts are ours: the server's may repeat what it was sent.
@@ -65,6 +74,8 @@ pub(super) fn describe(error: &RedisError) -> String {
             Some("OOM") => "the server is out of memory (OOM)".to_owned(),
             Some("MISCONF") => "the server cannot save to its disk (MISCONF)".to_owned(),
             Some("READONLY") => "the server is a replica (READONLY)".to_owned(),
+            Some("ASK" | "TRYAGAIN") => "our keys are on their way to another node".to_owned(),
+            Some("MOVED") => "our keys are on another node (MOVED)".to_owned(),
             Some("LOADING") => "the server is loading its data (LOADING)".to_owned(),
             Some(code) => match script_line(error.detail()) {
                 Some(line) => format!("the server answered {code} in line {line} of a script"),

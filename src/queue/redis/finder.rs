@@ -15,7 +15,7 @@ use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, 
 
 use super::address::{RedisAddress, Way};
 use super::certificates::{Certificates, TlsFiles};
-use super::fault::{describe, describe_pool};
+use super::fault::{Blame, blame, describe, describe_pool, is_on_the_way};
 use super::link::lock;
 use super::reply::{list, read, text};
 use crate::queue::contract::QueueError;
@@ -46,10 +46,39 @@ const LIFETIME_WHERE_FOUND: Duration = Duration::from_secs(30);
 pub(super) struct Finder {
     address: RedisAddress,
     files: TlsFiles,
-    /// A key that the server must have, on a cluster.
-    key: String,
+    /// The books of a shard, which the server must have on a cluster. They say with how many shards the store
+    /// was made.
+    books: String,
+    shards: usize,
     /// What the last connection came from.
     last: Mutex<Option<Found>>,
+}
+
+/// The field of the books that says with how many shards the store was made.
+const MADE_WITH: &str = "shards";
+
+/// What a store that has another number of shards is called.
+pub(super) fn another_number(made_with: usize, asked: usize) -> QueueError {
+    QueueError::Unusable(format!(
+        "the store was made with {made_with} shard(s) and queue.shards is {asked}: set it back; another number \
+         needs another, empty store"
+    ))
+}
+
+/// Why there is no connection.
+pub(super) enum NotFound {
+    /// Nobody there, or not who should be.
+    Away(String),
+    /// Our keys are moving.
+    OnTheWay(String),
+    /// A store that is not ours to use.
+    Another(QueueError),
+}
+
+impl From<String> for NotFound {
+    fn from(why: String) -> Self {
+        Self::Away(why)
+    }
 }
 
 /// A server that was found.
@@ -61,13 +90,19 @@ struct Found {
 }
 
 impl Finder {
-    /// Of the server that `address` leads to; on a cluster, the one that has `key`.
-    pub(super) fn new(address: RedisAddress, files: TlsFiles, key: String) -> Self {
+    /// Of the server that `address` leads to; on a cluster, the one that has `books`. What is stored there must
+    /// be in `shards`.
+    pub(super) fn new(address: RedisAddress, files: TlsFiles, books: String, shards: usize) -> Self {
         if address.is_tls() {
             // Whoever comes second finds it installed, which is as good.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
-        Self { address, files, key, last: Mutex::default() }
+        Self { address, files, books, shards, last: Mutex::default() }
+    }
+
+    /// Whether it is a node of a cluster.
+    pub(super) fn is_of_a_cluster(&self) -> bool {
+        self.address.is_cluster()
     }
 
     /// How long a connection may be used.
@@ -76,7 +111,7 @@ impl Finder {
     }
 
     /// Finds the server and connects to it. The error is a text for people, without address.
-    pub(super) async fn connect(&self) -> Result<MultiplexedConnection, String> {
+    pub(super) async fn connect(&self) -> Result<MultiplexedConnection, NotFound> {
         let certificates = if self.address.is_tls() { self.files.read()? } else { Certificates::default() };
         let target = match &self.address.way {
             Way::Direct => self.address.seeds[0].clone(),
@@ -93,10 +128,31 @@ impl Finder {
             let role = list(role.map_err(|error| describe(&error))?).map_err(|error| error.to_string())?;
             let role = role.into_iter().next().map(text).transpose().map_err(|error| error.to_string())?;
             if role.as_deref() != Some("master") {
-                return Err("whom the sentinels call master is none".to_owned());
+                return Err("whom the sentinels call master is none".to_owned().into());
             }
         }
+        self.look_into_the_books(&mut connection).await?;
         Ok(connection)
+    }
+
+    /// Whether the store is in as many shards as we think: with another number, messages would be looked for in
+    /// the wrong ones. On a cluster this also shows whether it is the right node.
+    async fn look_into_the_books(&self, connection: &mut MultiplexedConnection) -> Result<(), NotFound> {
+        let mut ask = redis::cmd("HGET");
+        ask.arg(&self.books).arg(MADE_WITH);
+        match ask.query_async::<Value>(connection).await {
+            // What is no number is for the scripts to find.
+            Ok(found) => match read::<usize>(found) {
+                Ok(number) if number != self.shards => {
+                    Err(NotFound::Another(another_number(number, self.shards)))
+                }
+                _ => Ok(()),
+            },
+            Err(error) if is_on_the_way(&error) && blame(&error) == Blame::None => Ok(()),
+            Err(error) if is_on_the_way(&error) => Err(NotFound::OnTheWay(describe(&error))),
+            Err(error) if blame(&error) == Blame::None => Ok(()),
+            Err(error) => Err(describe(&error).into()),
+        }
     }
 
     /// The pool of the last connection, or a new one if that went elsewhere or certificates are new.
@@ -133,7 +189,7 @@ impl Finder {
 
     async fn ask_nodes(&self, certificates: &Certificates) -> Result<ConnectionInfo, String> {
         let (mut slot, mut slots) = (redis::cmd("CLUSTER"), redis::cmd("CLUSTER"));
-        slot.arg("KEYSLOT").arg(&self.key);
+        slot.arg("KEYSLOT").arg(&self.books);
         slots.arg("SLOTS");
         let found = self.ask_seeds(&[slot, slots], certificates, node_of_slot).await;
         let (host, port) = found.map_err(|why| format!("no node knows where our keys are: {why}"))?;

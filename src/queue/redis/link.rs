@@ -9,10 +9,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, ScriptInvocation, Value};
+use redis::{Cmd, RedisError, ScriptInvocation, Value};
 
-use super::fault::{Blame, blame, describe, queue_error};
-use super::finder::Finder;
+use super::fault::{Blame, blame, describe, is_on_the_way, queue_error};
+use super::finder::{Finder, NotFound};
 use super::proof::{NoProof, Proof};
 use crate::queue::contract::QueueError;
 
@@ -23,6 +23,25 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Unanswered calls in a row after which a connection is given up: to a peer that vanished without a
 /// word every call would time out for ever.
 const SILENCES: u32 = 2;
+
+/// For how long a call whose keys are on their way from one node to another is repeated before its caller
+/// hears of it, and the pause between two looks.
+const ON_THE_WAY: Duration = Duration::from_millis(1_500);
+const LOOK_AGAIN: Duration = Duration::from_millis(30);
+
+/// Why nothing was asked, or nothing done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) error: QueueError,
+    /// Whether keys were on their way: worth another look in a moment.
+    is_passing: bool,
+}
+
+impl From<QueueError> for Refusal {
+    fn from(error: QueueError) -> Self {
+        Self { error, is_passing: false }
+    }
+}
 
 /// A poisoned lock guards plain values here that are right at every moment.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -64,10 +83,25 @@ impl Source {
         self.losses.load(Ordering::Relaxed)
     }
 
+    /// Whether it leads to a node of a cluster.
+    pub(super) fn is_of_a_cluster(&self) -> bool {
+        self.finder.is_of_a_cluster()
+    }
+
+    /// Whether the server was away when it was last asked.
+    pub(super) fn is_away(&self) -> bool {
+        self.is_away.load(Ordering::Relaxed)
+    }
+
+    /// Our keys went to another node: nothing was lost, but no connection is to be trusted.
+    pub(super) fn note_move(&self) {
+        self.losses.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A connection was lost.
     pub(super) fn note_loss(&self, reason: &str) {
         self.losses.fetch_add(1, Ordering::Relaxed);
-        lock(&self.patience).failed(reason);
+        lock(&self.patience).failed(QueueError::Unavailable(reason.to_owned()).into());
         self.note_away(reason);
     }
 
@@ -87,7 +121,7 @@ impl Source {
     }
 
     /// The turn to make a connection, unless the last attempt was a moment ago.
-    pub(super) async fn turn(&self) -> Result<Turn<'_>, QueueError> {
+    pub(super) async fn turn(&self) -> Result<Turn<'_>, Refusal> {
         lock(&self.patience).check()?;
         let alone = self.connecting.lock().await;
         lock(&self.patience).check()?;
@@ -103,11 +137,20 @@ pub(super) struct Turn<'a> {
 
 impl Turn<'_> {
     /// Makes one.
-    pub(super) async fn connect(self) -> Result<MultiplexedConnection, QueueError> {
-        self.source.finder.connect().await.map_err(|reason| {
-            lock(&self.source.patience).refused(&reason);
-            self.source.note_away(&reason);
-            QueueError::Unavailable(reason)
+    pub(super) async fn connect(self) -> Result<MultiplexedConnection, Refusal> {
+        self.source.finder.connect().await.map_err(|not_found| {
+            let refusal = match not_found {
+                NotFound::Away(reason) => {
+                    self.source.note_away(&reason);
+                    QueueError::Unavailable(reason).into()
+                }
+                NotFound::OnTheWay(reason) => {
+                    Refusal { error: QueueError::Unavailable(reason), is_passing: true }
+                }
+                NotFound::Another(error) => error.into(),
+            };
+            lock(&self.source.patience).refused(refusal.clone());
+            refusal
         })
     }
 }
@@ -116,35 +159,33 @@ impl Turn<'_> {
 #[derive(Default)]
 struct Patience {
     failures: u32,
-    not_before: Option<Instant>,
-    reason: String,
+    not_before: Option<(Instant, Refusal)>,
 }
 
 impl Patience {
     /// Fails fast while it is too early.
-    fn check(&self) -> Result<(), QueueError> {
-        match self.not_before {
-            Some(at) if Instant::now() < at => Err(QueueError::Unavailable(self.reason.clone())),
+    fn check(&self) -> Result<(), Refusal> {
+        match &self.not_before {
+            Some((at, refusal)) if Instant::now() < *at => Err(refusal.clone()),
             _ => Ok(()),
         }
     }
 
     /// A connection could not be made.
-    fn refused(&mut self, reason: &str) {
+    fn refused(&mut self, refusal: Refusal) {
         self.failures = self.failures.max(1);
-        self.failed(reason);
+        self.failed(refusal);
     }
 
     /// A connection was lost, or could not be made. After the first loss the next attempt may be made
     /// at once.
-    fn failed(&mut self, reason: &str) {
+    fn failed(&mut self, refusal: Refusal) {
         self.failures = self.failures.saturating_add(1);
-        reason.clone_into(&mut self.reason);
         self.not_before = (self.failures > 1).then(|| {
             let doublings = (self.failures - 2).min(10);
             let pause = FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
             // Many processes lose one server at the same moment.
-            Instant::now() + pause.mul_f64(1.0 + fastrand::f64() / 4.0)
+            (Instant::now() + pause.mul_f64(1.0 + fastrand::f64() / 4.0), refusal)
         });
     }
 
@@ -228,11 +269,25 @@ impl Link {
         self.ask(Request::Command(command)).await
     }
 
+    /// Asks, again and again while our keys are on their way to another node: what a cluster does with its slots is
+    /// no caller's business unless it takes long.
+    async fn ask(&self, request: Request<'_>) -> Result<Value, QueueError> {
+        let give_up = Instant::now() + ON_THE_WAY;
+        loop {
+            match self.ask_now(request).await {
+                Err(refusal) if refusal.is_passing && Instant::now() < give_up => {
+                    tokio::time::sleep(LOOK_AGAIN.mul_f64(1.0 + fastrand::f64())).await;
+                }
+                answered => return answered.map_err(|refusal| refusal.error),
+            }
+        }
+    }
+
     /// Asks, and once more if a connection that was kept turns out to lead nowhere (any more): it may have
     /// been cut while nobody used it. Whether the first request arrived is not known then, and does not
     /// matter: every script may be repeated. What was not answered in time is not asked again here: the
     /// caller's own time is limited.
-    async fn ask(&self, request: Request<'_>) -> Result<Value, QueueError> {
+    async fn ask_now(&self, request: Request<'_>) -> Result<Value, Refusal> {
         let mut held = self.connection().await?;
         let mut result = request.send(&mut held.connection).await;
         let is_lost = matches!(&result, Err(NoProof::Failed(error)) if blame(error) == Blame::Connection);
@@ -254,7 +309,7 @@ impl Link {
         Some(Held { connection, generation: slot.generation, is_kept: true })
     }
 
-    async fn connection(&self) -> Result<Held, QueueError> {
+    async fn connection(&self) -> Result<Held, Refusal> {
         if let Some(held) = self.held() {
             return Ok(held);
         }
@@ -278,7 +333,7 @@ impl Link {
     }
 
     /// Draws the conclusions from a result.
-    fn judge(&self, generation: u64, result: Result<Value, NoProof>) -> Result<Value, QueueError> {
+    fn judge(&self, generation: u64, result: Result<Value, NoProof>) -> Result<Value, Refusal> {
         let error = match result {
             Ok(value) => {
                 self.answered(generation);
@@ -286,16 +341,16 @@ impl Link {
             }
             Err(NoProof::FellShort(error)) => {
                 self.answered(generation);
-                return Err(error);
+                return Err(error.into());
             }
             Err(NoProof::Failed(error)) => error,
         };
         match blame(&error) {
             Blame::None => self.answered(generation),
             Blame::Silence => self.silent(generation),
-            Blame::Connection => self.lost(generation, &describe(&error)),
+            Blame::Connection => self.lost(generation, &error),
         }
-        Err(queue_error(&error))
+        Err(Refusal { error: queue_error(&error), is_passing: is_on_the_way(&error) })
     }
 
     fn answered(&self, generation: u64) {
@@ -315,11 +370,18 @@ impl Link {
         slot.silences += 1;
         if slot.silences >= SILENCES {
             drop(slot);
-            self.lost(generation, "no answer in time");
+            self.gone(generation, |source| source.note_loss("no answer in time"));
         }
     }
 
-    fn lost(&self, generation: u64, reason: &str) {
+    fn lost(&self, generation: u64, error: &RedisError) {
+        self.gone(generation, |source| match error.code() {
+            Some("MOVED") => source.note_move(),
+            _ => source.note_loss(&describe(error)),
+        });
+    }
+
+    fn gone(&self, generation: u64, tell: impl FnOnce(&Source)) {
         let mut slot = lock(&self.slot);
         if slot.generation != generation || slot.connection.take().is_none() {
             return;
@@ -328,7 +390,7 @@ impl Link {
         let is_known = slot.losses != self.source.losses();
         drop(slot);
         if !is_known {
-            self.source.note_loss(reason);
+            tell(&self.source);
         }
     }
 }
@@ -337,16 +399,21 @@ impl Link {
 mod tests {
     use super::*;
 
+    fn refusal(reason: &str) -> Refusal {
+        QueueError::Unavailable(reason.to_owned()).into()
+    }
+
     #[test]
     fn after_a_loss_the_first_attempt_is_made_at_once_and_the_next_ones_ever_later() {
         let mut patience = Patience::default();
-        patience.failed("lost");
+        patience.failed(refusal("lost"));
         assert!(patience.check().is_ok());
         let mut longest = Duration::ZERO;
         for _ in 0..20 {
-            patience.refused("refused");
-            assert_eq!(patience.check(), Err(QueueError::Unavailable("refused".to_owned())));
-            let pause = patience.not_before.unwrap().saturating_duration_since(Instant::now());
+            patience.refused(refusal("refused"));
+            assert_eq!(patience.check(), Err(refusal("refused")));
+            let (at, _) = patience.not_before.as_ref().unwrap();
+            let pause = at.saturating_duration_since(Instant::now());
             assert!(pause <= LONGEST_PAUSE.mul_f64(1.25));
             longest = longest.max(pause);
         }
@@ -358,7 +425,7 @@ mod tests {
     #[test]
     fn a_server_that_was_never_there_is_not_asked_twice_in_a_row() {
         let mut patience = Patience::default();
-        patience.refused("refused");
+        patience.refused(refusal("refused"));
         assert!(patience.check().is_err());
     }
 }

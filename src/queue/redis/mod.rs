@@ -6,8 +6,8 @@
 //! where it is; that is true between any two scripts, and everything else can be made anew from it.
 //!
 //! In reading order: `../scripts/ground.lua` (what is stored), the other scripts, [`scripts`] (how
-//! they are called), [`reply`] (what they answer), [`queue`] and [`admin`] (the port), [`audit`],
-//! [`prepare`], [`condition`]; and the way there: [`address`], [`certificates`], [`finder`], [`link`], [`proof`], [`doorbell`], [`fault`].
+//! they are called), [`reply`] (what they answer), [`queue`] and [`admin`] (the port, of one shard), [`audit`],
+//! [`partition`], [`whole`] and [`overall`] (the port, over all shards), [`server`], [`prepare`], [`condition`]; and the way there: [`address`], [`certificates`], [`finder`], [`link`], [`proof`], [`doorbell`], [`fault`].
 
 mod address;
 mod admin;
@@ -18,14 +18,18 @@ mod doorbell;
 mod fault;
 mod finder;
 mod link;
+mod overall;
+mod partition;
 mod prepare;
 mod proof;
 mod queue;
 mod reply;
 mod scripts;
+mod server;
 mod settings;
+mod whole;
 
 pub use address::RedisAddress;
 pub use certificates::TlsFiles;
-pub use queue::Shard as RedisQueue;
 pub use settings::{Durability, RedisSettings};
+pub use whole::RedisQueue;

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use super::link::lock;
 use super::proof::Disk;
-use super::queue::Shard;
 use super::reply::{list, read, text};
+use super::server::Server;
 use crate::queue::contract::QueueError;
 
 /// The oldest server whose scripts carry flags and whose streams clean up after deleted entries. Valkey
@@ -33,14 +33,17 @@ impl About {
         Some((major?, minor.unwrap_or(0)))
     }
 
-    /// Why it must not be used, if so.
-    fn objection(&self) -> Option<String> {
+    /// Why it must not be used, if so. `as_node`: by an address of a cluster.
+    fn objection(&self, as_node: bool) -> Option<String> {
         if self.version()? < OLDEST {
             let (version, (major, minor)) = (self.says("redis_version"), OLDEST);
             return Some(format!("Redis {version} is too old: {major}.{minor} or later, or Valkey"));
         }
-        if self.says("cluster_enabled") == "1" {
-            return Some("Redis Cluster is not available in this version".to_owned());
+        if self.says("cluster_enabled") == "1" && !as_node {
+            return Some(
+                "it is a node of a Redis Cluster: the URL of one is redis+cluster://node, or a list of nodes"
+                    .to_owned(),
+            );
         }
         match self.says("maxmemory_policy") {
             "" | "noeviction" => None,
@@ -63,8 +66,8 @@ pub(super) struct Looked {
     disk: Disk,
 }
 
-impl Shard {
-    /// How the disk of the server is reached that this shard leads to now. Asks once per connection lost,
+impl Server {
+    /// How the disk of the server is reached that stands there now. Asks once per connection lost,
     /// so that a server that took the place of another is looked at as the first one was.
     pub(super) async fn disk(&self) -> Result<Disk, QueueError> {
         let losses = self.source.losses();
@@ -82,7 +85,7 @@ impl Shard {
         if about.says("redis_version").is_empty() {
             return Err(QueueError::Unavailable("the server does not say what it is".to_owned()));
         }
-        if let Some(why) = about.objection() {
+        if let Some(why) = about.objection(self.source.is_of_a_cluster()) {
             return Err(QueueError::Unusable(why));
         }
         if about.says("role") == "slave" {
@@ -147,7 +150,7 @@ mod tests {
     use super::*;
 
     fn objection(info: &str) -> Option<String> {
-        About::read(info).objection()
+        About::read(info).objection(false)
     }
 
     #[test]
@@ -155,6 +158,14 @@ mod tests {
         assert_eq!(objection("# Server\r\nredis_version:7.0.15\r\nmaxmemory_policy:noeviction\r\n"), None);
         assert_eq!(objection("redis_version:7.2.4\r\nvalkey_version:8.1.0\r\ncluster_enabled:0\r\n"), None);
         assert_eq!(objection("redis_version:8.6.0-rc1\r\n"), None);
+    }
+
+    #[test]
+    fn a_node_of_a_cluster_may_be_used_as_one() {
+        let node =
+            About::read("redis_version:7.0.15\r\nmaxmemory_policy:noeviction\r\ncluster_enabled:1\r\n");
+        assert_eq!(node.objection(true), None);
+        assert!(node.objection(false).is_some());
     }
 
     #[test]

@@ -1,25 +1,21 @@
 //! The workers' and the ingress's side of the port.
 
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{Script, ScriptInvocation};
-use secrecy::ExposeSecret;
+use tokio::time::Instant;
 
-use super::address::RedisAddress;
-use super::doorbell::Doorbells;
 use super::fault::not_understood;
-use super::finder::Finder;
-use super::link::{Link, Source};
-use super::prepare::Looked;
+use super::finder::another_number;
+use super::partition::Partition;
 use super::proof::Proof;
-use super::reply::{buried, fields, list, millis, moment, read, text, timestamp, work};
+use super::reply::{buried, fields, list, millis, moment, optional_text, read, text, timestamp, work};
 use super::scripts::{Prefix, Scripts, begin};
-use super::settings::{Durability, RedisSettings};
-use crate::clock::Clock;
-use crate::delivery::{Attempt, DeadCause, Settlement};
+use super::server::Server;
+use crate::clock::{Clock, Timestamp};
+use crate::delivery::{Attempt, DeadCause, DeliveryId, Settlement};
 use crate::queue::contract::{
     Acceptance, Claim, Claimed, Cursor, Expansion, Housekept, Lane, Lease, LeaseKey, MAX_BATCH, Mark,
     NewMessage, Owner, Queue, QueueError, QueueSettings, Rate, Settle, Settled, Swept, Unrecorded,
@@ -28,33 +24,24 @@ use crate::queue::contract::{
 /// The cursor and the mark of a beginning, in the words of the server.
 const BEGINNING: &str = "0-0";
 
+/// What is shorter is no wait: the server counts in whole milliseconds, and 0 is for ever.
+pub(super) const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+
 /// Deliveries that one call of the expanding script makes, one expansion more or less: the server does
 /// nothing else meanwhile.
 const EXPANDED_AT_ONCE: usize = 256;
 
 /// One shard of a queue on a Redis that many processes share: everything about the messages that belong
 /// to it. Cheap to make; connects when it is first asked.
-pub struct Shard {
-    pub(super) source: Arc<Source>,
-    /// The worker's calls.
-    work: Link,
-    /// Acceptance: never behind a worker's large batch.
-    intake: Link,
-    /// The operator's calls, and those that look at everything.
-    pub(super) operator: Link,
-    doorbells: Doorbells,
-    pub(super) scripts: Scripts,
+pub(super) struct Shard {
+    pub(super) server: Arc<Server>,
+    pub(super) scripts: Arc<Scripts>,
     pub(super) prefix: Prefix,
+    pub(super) partition: Partition,
+    /// The whole store's, but for what is shared out.
     pub(super) settings: QueueSettings,
-    pub(super) durability: Durability,
     pub(super) clock: Clock,
     birth: Birth,
-    /// Whether it was said that nothing survives the server's end.
-    pub(super) warned_of_no_aof: AtomicBool,
-    /// The same of a replica that is wanted and not there.
-    pub(super) warned_of_no_replica: AtomicBool,
-    /// The server behind the connections, if it was looked at.
-    pub(super) looked: Mutex<Option<Looked>>,
 }
 
 /// Which store it was that was last asked.
@@ -69,46 +56,42 @@ impl Birth {
     }
 }
 
-impl std::fmt::Debug for Shard {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("RedisQueue")
-    }
-}
-
 impl Shard {
-    /// A queue on the Redis of `settings`. Does not connect. Time is the server's, unless `clock` is a
-    /// manual one.
-    ///
-    /// # Errors
-    ///
-    /// [`QueueError::Unusable`] for a URL that cannot be read or names a kind of Redis that this
-    /// version cannot use; the text does not repeat it.
-    pub fn new(settings: RedisSettings, queue: QueueSettings, clock: Clock) -> Result<Self, QueueError> {
-        let unusable = |why: &str| QueueError::Unusable(format!("the Redis URL cannot be used: {why}"));
-        let address = RedisAddress::parse(settings.url.expose_secret()).map_err(unusable)?;
-        let prefix = Prefix::of_shard(0);
-        let source = Arc::new(Source::new(Finder::new(address, settings.tls, prefix.key("stat"))));
-        Ok(Self {
-            work: Link::new(Arc::clone(&source)),
-            intake: Link::new(Arc::clone(&source)),
-            operator: Link::new(Arc::clone(&source)),
-            doorbells: Doorbells::new(Arc::clone(&source)),
-            source,
-            scripts: Scripts::new(),
-            prefix,
-            settings: queue,
-            durability: settings.durability,
+    /// One of the shards of a store, on `server`. Time is the server's, unless `clock` is a manual one.
+    pub(super) fn new(
+        partition: Partition,
+        server: Arc<Server>,
+        scripts: Arc<Scripts>,
+        settings: &QueueSettings,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            server,
+            scripts,
+            prefix: Prefix::of_shard(partition.number),
+            partition,
+            settings: partition.share_of(settings),
             clock,
             birth: Birth::default(),
-            warned_of_no_aof: AtomicBool::new(false),
-            warned_of_no_replica: AtomicBool::new(false),
-            looked: Mutex::default(),
-        })
+        }
     }
 
-    /// Connections that replaced a lost one, since this queue was made.
-    pub fn reconnects(&self) -> u64 {
-        self.source.reconnects()
+    /// The destination of a piece of work, `None` when there is none (any more).
+    pub(super) async fn destination_of(&self, work: &DeliveryId) -> Result<Option<String>, QueueError> {
+        let mut ask = redis::cmd("HGET");
+        ask.arg(self.prefix.key(&format!("m:{}", work.message))).arg(format!("r{}", work.index));
+        let route = optional_text(self.server.work.command(&ask).await?)?;
+        let destination = route.as_deref().and_then(|route| route.split('|').nth(1));
+        Ok(destination.filter(|name| !name.is_empty()).map(str::to_owned))
+    }
+
+    /// Holds destinations that were paused in another shard: lane, destination and until when, each.
+    pub(super) async fn hold(&self, paused: &[(Lane, String, Timestamp)]) -> Result<(), QueueError> {
+        let mut call = self.call(&self.scripts.hold);
+        for (lane, destination, until) in paused {
+            call.arg(lane.as_str()).arg(destination).arg(moment(*until));
+        }
+        self.server.work.script(&call).await.map(drop)
     }
 
     /// Begins a call of a script.
@@ -126,12 +109,12 @@ impl Shard {
         for message in batch {
             call.arg(message.id.as_str());
         }
-        let known = numbers(self.intake.script_with_proof(&call, proof).await?, batch.len())?;
+        let known = numbers(self.server.intake.script_with_proof(&call, proof).await?, batch.len())?;
         let acceptance = |known| if known == 1 { Acceptance::Duplicate } else { Acceptance::Full };
         Ok(known.contains(&1).then(|| known.into_iter().map(acceptance).collect()))
     }
 
-    async fn try_expand(&self, batch: &[Expansion]) -> Result<Vec<Settled>, QueueError> {
+    pub(super) async fn try_expand(&self, batch: &[Expansion]) -> Result<Vec<Settled>, QueueError> {
         let mut settled = Vec::with_capacity(batch.len());
         let mut rest = batch;
         while !rest.is_empty() {
@@ -158,7 +141,7 @@ impl Shard {
                 call.arg(&delivery.label).arg(&delivery.recipient);
             }
         }
-        let answers: Vec<u8> = numbers(self.work.script(&call).await?, batch.len())?;
+        let answers: Vec<u8> = numbers(self.server.work.script(&call).await?, batch.len())?;
         let settled = |answer| match answer {
             1 => Settled::Expanded,
             _ => Settled::Stale { late_success: false },
@@ -166,7 +149,11 @@ impl Shard {
         Ok(answers.into_iter().map(settled).collect())
     }
 
-    async fn try_settle(&self, owner: &Owner, batch: &[Settle]) -> Result<Vec<Settled>, QueueError> {
+    pub(super) async fn try_settle(
+        &self,
+        owner: &Owner,
+        batch: &[Settle],
+    ) -> Result<Vec<Settled>, QueueError> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
@@ -184,14 +171,14 @@ impl Shard {
             call.arg(kind).arg(time).arg(cause).arg(attempt.map(line).unwrap_or_default());
             call.arg(u8::from(attempt.is_some_and(|attempt| attempt.ambiguous)));
         }
-        let answers = list(self.work.script(&call).await?)?;
+        let answers = list(self.server.work.script(&call).await?)?;
         if answers.len() != batch.len() {
             return Err(not_understood());
         }
         answers.into_iter().map(|answer| settled(&text(answer)?)).collect()
     }
 
-    async fn try_release(&self, owner: &Owner, leases: &[Lease]) -> Result<(), QueueError> {
+    pub(super) async fn try_release(&self, owner: &Owner, leases: &[Lease]) -> Result<(), QueueError> {
         if leases.is_empty() {
             return Ok(());
         }
@@ -200,7 +187,7 @@ impl Shard {
         for key in leases.iter().map(Lease::key) {
             call.arg(key.work.message.as_str()).arg(key.work.index).arg(&key.entry);
         }
-        self.work.script(&call).await.map(|_| ())
+        self.server.work.script(&call).await.map(|_| ())
     }
 }
 
@@ -239,12 +226,17 @@ fn rate(rate: Option<Rate>) -> [u64; 2] {
 #[async_trait]
 impl Queue for Shard {
     async fn prepare(&self) -> Result<(), QueueError> {
-        self.look_at_the_server().await?;
+        self.server.look_at_the_server().await?;
         self.ping().await
     }
 
     async fn ping(&self) -> Result<(), QueueError> {
-        self.work.script(&self.call(&self.scripts.ping)).await.map(|_| ())
+        let mut call = self.call(&self.scripts.ping);
+        call.arg(self.partition.of);
+        match read(self.server.work.script(&call).await?)? {
+            made_with if made_with == self.partition.of => Ok(()),
+            made_with => Err(another_number(made_with, self.partition.of)),
+        }
     }
 
     async fn accept(&self, batch: &[NewMessage]) -> Result<Vec<Acceptance>, QueueError> {
@@ -257,9 +249,9 @@ impl Queue for Shard {
             call.arg(message.id.as_str()).arg(&message.payload);
             call.arg(millis(message.deadline)).arg(millis(message.age));
         }
-        let disk = self.disk().await?;
-        let proof = Proof::of(self.durability, disk);
-        let answers = match self.intake.script_with_proof(&call, proof).await {
+        let disk = self.server.disk().await?;
+        let proof = Proof::of(self.server.durability, disk);
+        let answers = match self.server.intake.script_with_proof(&call, proof).await {
             Err(QueueError::Exhausted(why)) => {
                 // Whoever repeats himself has nothing to wait for.
                 let known = self.only_known(batch, proof).await;
@@ -268,7 +260,7 @@ impl Queue for Shard {
             answered => list(answered?)?,
         };
         // If a connection was lost meanwhile, it may have been another server that answered.
-        if self.disk().await? != disk {
+        if self.server.disk().await? != disk {
             return Err(QueueError::Unavailable("another server answered than was looked at".to_owned()));
         }
         if answers.len() != batch.len() {
@@ -286,12 +278,13 @@ impl Queue for Shard {
     async fn claim(&self, claim: Claim<'_>) -> Result<Claimed, QueueError> {
         let mut call = self.call(&self.scripts.claim);
         call.arg(claim.lane.as_str()).arg(claim.owner.as_str()).arg(claim.max.min(MAX_BATCH));
-        call.arg(&rate(claim.limits.lane)).arg(&rate(claim.limits.destination));
+        let share = |limit: Option<Rate>| rate(limit.map(|limit| self.partition.share_of_rate(limit)));
+        call.arg(&share(claim.limits.lane)).arg(&share(claim.limits.destination));
         for destination in claim.busy {
             call.arg(destination.as_str());
         }
         let [now, recreated, wait, rate_limited, mark, items, ended] =
-            fields(self.work.script(&call).await?)?;
+            fields(self.server.work.script(&call).await?)?;
         Ok(Claimed {
             items: work(items, claim.lane)?,
             buried: buried(ended)?,
@@ -330,7 +323,7 @@ impl Queue for Shard {
         for key in leases {
             call.arg(key.lane.as_str()).arg(&key.entry);
         }
-        let lost = list(self.work.script(&call).await?)?;
+        let lost = list(self.server.work.script(&call).await?)?;
         let key = |place| {
             let place: usize = read(place)?;
             place.checked_sub(1).and_then(|place| leases.get(place)).cloned().ok_or_else(not_understood)
@@ -355,8 +348,12 @@ impl Queue for Shard {
         let from = if cursor.0.is_empty() { BEGINNING } else { cursor.0.as_str() };
         let mut call = self.call(&self.scripts.sweep);
         call.arg(lane.as_str()).arg(owner.as_str()).arg(max.clamp(1, MAX_BATCH)).arg(from);
-        let [now, recreated, next, items, ended, birth] = fields(self.work.script(&call).await?)?;
+        let [now, recreated, next, items, ended, birth] = fields(self.server.work.script(&call).await?)?;
         let lost = self.birth.is_another(text(birth)?);
+        if lost {
+            // New books do not say yet how many shards there are.
+            let _ = self.ping().await;
+        }
         let next = text(next)?;
         Ok(Swept {
             items: work(items, lane)?,
@@ -372,7 +369,7 @@ impl Queue for Shard {
         for cause in DeadCause::ALL {
             call.arg(cause.as_str());
         }
-        let [more, ended, mended] = fields(self.work.script(&call).await?)?;
+        let [more, ended, mended] = fields(self.server.work.script(&call).await?)?;
         let mended: u64 = read(mended)?;
         if mended > 0 {
             tracing::error!(mended, "work had lost its place in the store and is ready again");
@@ -383,11 +380,22 @@ impl Queue for Shard {
     async fn retire(&self, owner: &Owner) -> Result<(), QueueError> {
         let mut call = self.call(&self.scripts.retire);
         call.arg(owner.as_str());
-        self.work.script(&call).await.map(|_| ())
+        self.server.work.script(&call).await.map(|_| ())
     }
 
     async fn wait(&self, lane: &Lane, mark: &Mark, max: Duration) -> Result<(), QueueError> {
-        let mark = if mark.0.is_empty() { BEGINNING } else { mark.0.as_str() };
-        self.doorbells.wait(&self.prefix.stream_of(lane), mark, max).await
+        let end = Instant::now() + max;
+        let (streams, marks) = ([self.prefix.stream_of(lane)], [entry_of(mark)]);
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left < SHORTEST_WAIT || self.server.doorbells.listen(&streams, &marks, left).await? {
+                return Ok(());
+            }
+        }
     }
+}
+
+/// The entry that a mark of one shard names.
+pub(super) fn entry_of(mark: &Mark) -> String {
+    if mark.0.is_empty() { BEGINNING.to_owned() } else { mark.0.clone() }
 }

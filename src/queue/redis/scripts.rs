@@ -65,6 +65,7 @@ scripts!(
     audit_records,
     claim,
     expand,
+    hold,
     housekeep,
     known,
     letters,
@@ -94,7 +95,10 @@ fn assemble(body: &str) -> Script {
     Script::new(&format!("{shebang}\n{constants}\n{GROUND}\n{ENDS}\n{GATES}\n{own}"))
 }
 
-/// Begins a call: the key and the arguments that all scripts share.
+/// Begins a call: the keys and the arguments that all scripts share.
+///
+/// The second key is never there. Where slots move (a cluster), a node takes no script whose keys it does not have
+/// all: while ours is on its way, no script runs that would find some of its keys gone, or half of its work done.
 pub(super) fn begin<'a>(
     script: &'a Script,
     prefix: &Prefix,
@@ -102,6 +106,7 @@ pub(super) fn begin<'a>(
     settings: &QueueSettings,
 ) -> ScriptInvocation<'a> {
     let mut call = script.key(prefix.key("stat"));
+    call.key(prefix.key("none"));
     match clock.manual_now() {
         Some(now) => call.arg(now.as_millis()),
         None => call.arg(""),

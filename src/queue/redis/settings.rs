@@ -51,11 +51,13 @@ pub struct RedisSettings {
     pub tls: TlsFiles,
     /// What the operator wants an accepted message to survive.
     pub durability: Durability,
+    /// In how many shards the store is, at least 1. What is stored depends on it.
+    pub shards: usize,
 }
 
 impl RedisSettings {
     /// The server at `url`, with the defaults of everything else.
     pub fn at(url: SecretString) -> Self {
-        Self { url, tls: TlsFiles::default(), durability: Durability::Process }
+        Self { url, tls: TlsFiles::default(), durability: Durability::Process, shards: 1 }
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::store::Spool;
+use crate::message::MessageId;
 use crate::queue::contract::{
     Acceptance, Claim, Claimed, Cursor, Expansion, Housekept, Lane, Lease, LeaseKey, Mark, NewMessage, Owner,
     Queue, QueueError, Settle, Settled, Swept, Unrecorded,
@@ -97,6 +98,14 @@ impl SpoolingQueue {
 
 #[async_trait]
 impl Queue for SpoolingQueue {
+    fn parts(&self) -> usize {
+        self.queue.parts()
+    }
+
+    fn part_of(&self, message: &MessageId) -> usize {
+        self.queue.part_of(message)
+    }
+
     async fn prepare(&self) -> Result<(), QueueError> {
         self.queue.prepare().await
     }

@@ -1,0 +1,101 @@
+//! A Redis Cluster of three masters: real processes.
+
+use super::redis_server::{RedisServer, free_port};
+use super::sentinels::until;
+
+/// The last slot of a cluster, which are counted from 0.
+const LAST_SLOT: u32 = 16_383;
+
+/// Three masters with a third of the slots each. Dropping it ends them.
+pub(crate) struct Cluster {
+    pub(crate) nodes: Vec<RedisServer>,
+    /// Where each talks to the others.
+    buses: Vec<String>,
+}
+
+impl Cluster {
+    /// Starts it, and waits until all nodes know that all slots are served.
+    pub(crate) async fn start() -> Self {
+        let buses: Vec<String> = (0..3).map(|_| free_port().to_string()).collect();
+        let start = |bus: &String| {
+            RedisServer::start_with(&[
+                "--cluster-enabled",
+                "yes",
+                "--cluster-node-timeout",
+                "2000",
+                "--cluster-port",
+                bus,
+            ])
+        };
+        let cluster = Self { nodes: buses.iter().map(start).collect(), buses };
+        for (number, node) in (0..).zip(&cluster.nodes) {
+            let (from, to) = (number * (LAST_SLOT + 1) / 3, (number + 1) * (LAST_SLOT + 1) / 3 - 1);
+            assert_eq!(node.command(&format!("CLUSTER ADDSLOTSRANGE {from} {to}")), "+OK");
+            for (other, bus) in cluster.nodes.iter().zip(&cluster.buses) {
+                let answer = node.command(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", other.port()));
+                assert_eq!(answer, "+OK");
+            }
+        }
+        until("all nodes serve all slots", || {
+            let says = |node: &RedisServer, line: &str| {
+                node.command("CLUSTER INFO").lines().any(|found| found.trim() == line)
+            };
+            cluster
+                .nodes
+                .iter()
+                .all(|node| says(node, "cluster_state:ok") && says(node, "cluster_known_nodes:3"))
+        })
+        .await;
+        cluster
+    }
+
+    /// `redis+cluster://127.0.0.1:{port},…`.
+    pub(crate) fn url(&self) -> String {
+        let hosts: Vec<String> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
+        format!("redis+cluster://{}", hosts.join(","))
+    }
+
+    /// The slot of a shard, and the node that has it.
+    pub(crate) fn place_of(&self, shard: usize) -> (u32, usize) {
+        let slot = self.nodes[0].command(&format!("CLUSTER KEYSLOT sq1:{{{shard}}}:stat"));
+        let slot: u32 = slot.trim_start_matches(':').parse().expect("a slot");
+        let has_it =
+            |node: &RedisServer| !node.command(&format!("EXISTS sq1:{{{shard}}}:stat")).starts_with("-MOVED");
+        (slot, self.nodes.iter().position(has_it).expect("somebody has it"))
+    }
+
+    /// Moves a slot with all its keys, a few at a time, as `redis-cli --cluster reshard` does.
+    pub(crate) async fn move_slot(&self, slot: u32, from: usize, to: usize) {
+        let id = |node: usize| {
+            let answer = self.nodes[node].command("CLUSTER MYID");
+            answer.lines().nth(1).expect("an id").trim().to_owned()
+        };
+        let (source, target) = (&self.nodes[from], &self.nodes[to]);
+        let order = |node: &RedisServer, what: &str| {
+            assert_eq!(node.command(&format!("CLUSTER SETSLOT {slot} {what}")), "+OK", "{what}");
+        };
+        order(target, &format!("IMPORTING {}", id(from)));
+        order(source, &format!("MIGRATING {}", id(to)));
+        loop {
+            let answer = source.command(&format!("CLUSTER GETKEYSINSLOT {slot} 10"));
+            let keys: Vec<&str> =
+                answer.lines().filter(|line| !line.starts_with(['*', '$'])).map(str::trim).collect();
+            if keys.is_empty() {
+                break;
+            }
+            let move_them =
+                format!("MIGRATE 127.0.0.1 {} \"\" 0 5000 KEYS {}", target.port(), keys.join(" "));
+            let moved = source.command(&move_them);
+            assert!(moved == "+OK" || moved == "+NOKEY", "{moved}");
+            tokio::task::yield_now().await;
+        }
+        let owned = format!("NODE {}", id(to));
+        order(target, &owned);
+        order(source, &owned);
+        for (number, node) in self.nodes.iter().enumerate() {
+            if number != from && number != to {
+                order(node, &owned);
+            }
+        }
+    }
+}
