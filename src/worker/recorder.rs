@@ -43,7 +43,13 @@ impl Recorder {
         let mut tasks = JoinSet::new();
         let start_one = |_| {
             let (entries, waiting) = mpsc::channel(MAX_BATCH);
-            tasks.spawn(record(Arc::clone(&queue), owner.clone(), Arc::clone(&held), waiting, abandon.clone()));
+            tasks.spawn(record(
+                Arc::clone(&queue),
+                owner.clone(),
+                Arc::clone(&held),
+                waiting,
+                abandon.clone(),
+            ));
             entries
         };
         let entries = (0..queue.parts()).map(start_one).collect();
