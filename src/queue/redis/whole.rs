@@ -8,9 +8,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::{BoxFuture, FutureExt, join_all};
+use futures_util::future::{FutureExt, join_all};
 use secrecy::ExposeSecret;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::address::RedisAddress;
 use super::finder::Finder;
@@ -43,8 +44,9 @@ pub struct RedisQueue {
     clock: Clock,
 }
 
-/// Whether something was heard at a server.
-type Listening = BoxFuture<'static, Result<bool, QueueError>>;
+/// Whether something was heard at a server. A task, for it must go on while nobody waits for it: it may just be
+/// making a connection, and all who need one wait for whoever does.
+type Listening = AbortOnDropHandle<Result<bool, QueueError>>;
 
 /// Parts of a batch by shard, each with the places it had in the batch.
 type Parted<T> = Vec<(usize, Vec<usize>, Vec<T>)>;
@@ -226,7 +228,7 @@ impl RedisQueue {
             })
             .unzip();
         let at = Arc::clone(&self.servers[server]);
-        async move { at.doorbells.listen(&streams, &marks, max).await }.boxed()
+        AbortOnDropHandle::new(tokio::spawn(async move { at.doorbells.listen(&streams, &marks, max).await }))
     }
 }
 
@@ -479,6 +481,8 @@ impl Queue for RedisQueue {
                 .unwrap_or(Poll::Pending)
             });
             let Ok((place, heard)) = timeout_at(end, heard).await else { break Ok(()) };
+            let heard =
+                heard.unwrap_or_else(|_| Err(QueueError::Unavailable("a wait failed inside".to_owned())));
             let (server, was_kept, _) = listening.swap_remove(place);
             let left = end.saturating_duration_since(Instant::now());
             match heard {
