@@ -74,8 +74,7 @@ impl Redis {
             line.and_then(|value| value.trim().parse::<f64>().ok()).unwrap_or(0.0)
         };
         // What runs inside a script is counted too, and none of it is one of these.
-        let from_outside =
-            ["evalsha", "eval", "xread", "ping", "script|load", "brpoplpush", "bzpopmin", "hgetall"];
+        let from_outside = ["evalsha", "eval", "xread", "ping", "script|load", "brpoplpush", "bzpopmin"];
         let calls = commands.lines().filter_map(|line| {
             let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
             from_outside.contains(&name).then(|| rest.split(',').next()?.parse::<f64>().ok())?

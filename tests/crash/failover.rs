@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::FAST;
 use crate::support::chance::is_chaos;
+use crate::support::cluster::{Cluster, MASTERS};
 use crate::support::installation::{Installation, LOOK, Program, on_redis};
 use crate::support::ledger::{Allowed, Ledger};
 use crate::support::provider::Provider;
@@ -111,6 +112,44 @@ async fn a_master_that_has_to_step_down_is_left_and_loses_nothing_that_a_replica
     // Nobody is still at the server that is a replica now.
     for program in [&mut ingress, &mut worker] {
         installation.wait_for_readiness(program, 200).await;
+        assert_eq!(program.stop(), Some(0));
+    }
+}
+
+#[tokio::test]
+async fn a_master_of_a_cluster_that_dies_is_replaced_and_nothing_that_its_replica_had_is_lost() {
+    let provider = Provider::start();
+    let mut cluster = Cluster::start_with_replicas().await;
+    let queue = format!(
+        "backend = \"redis\"\nurl = \"{}\"\nshards = {MASTERS}\ndurability = \"replica\"",
+        cluster.url()
+    );
+    let installation = Installation::with_queue(&provider, &queue, FAST);
+    let mut ingress = installation.start("sms-ingress").await;
+    let mut workers = [installation.start("sms-worker").await, installation.start("sms-worker").await];
+    let ledger = Ledger::new();
+    let during = {
+        let (ledger, poster, door) = (Arc::clone(&ledger), installation.poster().clone(), ingress.ingress);
+        tokio::spawn(async move { ledger.post_all(&poster, &[door], 0..200, 4).await })
+    };
+    while ledger.taken() < 60 {
+        tokio::time::sleep(LOOK).await;
+    }
+    let (_, master) = cluster.place_of(0);
+    ledger.fault();
+    cluster.nodes[master].kill();
+    let replica = &cluster.nodes[master + MASTERS];
+    until("its replica is the master", || replica.command("ROLE").contains("master")).await;
+    // Until the new master has a replica of its own, the level that is asked for cannot be reached.
+    cluster.nodes[master].restart();
+    until_taken(&ledger, &installation, &ingress, 200).await;
+    during.await.expect("all texts are taken");
+    // What the old master was told of deliveries in its last moments is forgotten, in one shard.
+    let allowed = Allowed { duplicates: 201 * 3, ..Allowed::default() };
+    let figures = ledger.check(&installation, &provider, allowed).await;
+    figures.show("cluster", "the master of a shard killed under load (`replica`)");
+    assert_eq!(figures.messages, 201);
+    for program in workers.iter_mut().chain([&mut ingress]) {
         assert_eq!(program.stop(), Some(0));
     }
 }

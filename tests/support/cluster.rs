@@ -6,7 +6,11 @@ use super::sentinels::until;
 /// The last slot of a cluster, which are counted from 0.
 const LAST_SLOT: u32 = 16_383;
 
-/// Three masters with a third of the slots each. Dropping it ends them.
+/// Masters of a cluster.
+pub(crate) const MASTERS: usize = 3;
+
+/// Three masters with a third of the slots each, and where asked for behind them their replicas in the same order.
+/// Dropping it ends them.
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<RedisServer>,
     /// Where each talks to the others.
@@ -14,9 +18,27 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts it, and waits until all nodes know that all slots are served.
+    /// Starts three masters, and waits until all nodes know that all slots are served.
     pub(crate) async fn start() -> Self {
-        let buses: Vec<String> = (0..3).map(|_| free_port().to_string()).collect();
+        Self::start_nodes(MASTERS).await
+    }
+
+    /// The same with a replica for each, which has all that its master has.
+    pub(crate) async fn start_with_replicas() -> Self {
+        let cluster = Self::start_nodes(2 * MASTERS).await;
+        let (masters, replicas) = cluster.nodes.split_at(MASTERS);
+        for (number, replica) in replicas.iter().enumerate() {
+            assert_eq!(replica.command(&format!("CLUSTER REPLICATE {}", cluster.id_of(number))), "+OK");
+        }
+        until("every master has its replica", || {
+            masters.iter().all(|master| master.command("INFO replication").contains("state=online"))
+        })
+        .await;
+        cluster
+    }
+
+    async fn start_nodes(count: usize) -> Self {
+        let buses: Vec<String> = (0..count).map(|_| free_port().to_string()).collect();
         let start = |bus: &String| {
             RedisServer::start_with(&[
                 "--cluster-enabled",
@@ -28,9 +50,11 @@ impl Cluster {
             ])
         };
         let cluster = Self { nodes: buses.iter().map(start).collect(), buses };
-        for (number, node) in (0..).zip(&cluster.nodes) {
+        for (number, node) in (0..).zip(&cluster.nodes[..MASTERS]) {
             let (from, to) = (number * (LAST_SLOT + 1) / 3, (number + 1) * (LAST_SLOT + 1) / 3 - 1);
             assert_eq!(node.command(&format!("CLUSTER ADDSLOTSRANGE {from} {to}")), "+OK");
+        }
+        for node in &cluster.nodes {
             for (other, bus) in cluster.nodes.iter().zip(&cluster.buses) {
                 let answer = node.command(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", other.port()));
                 assert_eq!(answer, "+OK");
@@ -40,10 +64,8 @@ impl Cluster {
             let says = |node: &RedisServer, line: &str| {
                 node.command("CLUSTER INFO").lines().any(|found| found.trim() == line)
             };
-            cluster
-                .nodes
-                .iter()
-                .all(|node| says(node, "cluster_state:ok") && says(node, "cluster_known_nodes:3"))
+            let known = format!("cluster_known_nodes:{count}");
+            cluster.nodes.iter().all(|node| says(node, "cluster_state:ok") && says(node, &known))
         })
         .await;
         cluster
@@ -64,12 +86,15 @@ impl Cluster {
         (slot, self.nodes.iter().position(has_it).expect("somebody has it"))
     }
 
+    /// The name of a node within the cluster.
+    fn id_of(&self, node: usize) -> String {
+        let answer = self.nodes[node].command("CLUSTER MYID");
+        answer.lines().nth(1).expect("an id").trim().to_owned()
+    }
+
     /// Moves a slot with all its keys, a few at a time, as `redis-cli --cluster reshard` does.
     pub(crate) async fn move_slot(&self, slot: u32, from: usize, to: usize) {
-        let id = |node: usize| {
-            let answer = self.nodes[node].command("CLUSTER MYID");
-            answer.lines().nth(1).expect("an id").trim().to_owned()
-        };
+        let id = |node: usize| self.id_of(node);
         let (source, target) = (&self.nodes[from], &self.nodes[to]);
         let order = |node: &RedisServer, what: &str| {
             assert_eq!(node.command(&format!("CLUSTER SETSLOT {slot} {what}")), "+OK", "{what}");
@@ -92,7 +117,7 @@ impl Cluster {
         let owned = format!("NODE {}", id(to));
         order(target, &owned);
         order(source, &owned);
-        for (number, node) in self.nodes.iter().enumerate() {
+        for (number, node) in self.nodes[..MASTERS].iter().enumerate() {
             if number != from && number != to {
                 order(node, &owned);
             }
