@@ -48,6 +48,9 @@ class Engine:
         """Starts an engine of our own, with networks of its own only inside a network namespace of its own."""
         if os.geteuid() != 0:
             raise Skipped("a container engine of our own needs root")
+        if bridges:
+            # The engine's own names for containers are answered by way of a rule within each container.
+            self.tools.installed("iptables", "iptables")
         root = self.tools.unpacked("docker-engine", PACKAGES)
         plugins = self.folder / "client/cli-plugins"
         plugins.mkdir(parents=True, exist_ok=True)

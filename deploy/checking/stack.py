@@ -234,7 +234,7 @@ class Processes:
         for port in self.ops[1:3]:
             self.start_program("sms-worker", port)
         self.spawn("alertmanager", [
-            self.tools.program("prometheus-alertmanager"), f"--config.file={self.folder}/alertmanager.yml",
+            *self.tools.started("prometheus-alertmanager"), f"--config.file={self.folder}/alertmanager.yml",
             f"--storage.path={self.folder}/alertmanager", f"--web.listen-address={self.alertmanager}",
             "--cluster.listen-address="])
         self.spawn("prometheus", [

@@ -82,6 +82,30 @@ class Tools:
             raise Skipped(f"{name} is not in the Debian package {package}")
         return found
 
+    def started(self, name: str) -> list[str]:
+        """How a program is started that looks for its data below /usr/share: where its package is only unpacked, in a
+        mount namespace of its own that shows the package's data there."""
+        program = self.program(name)
+        package = PACKAGES.get(name, name)
+        share = self.cache / "debian" / package / "usr/share"
+        if not program.startswith(str(share.parent.parent)):
+            return [program]
+        alone = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
+        show = 'mount -t overlay overlay -o "lowerdir=$0:/usr/share" /usr/share && exec "$@"'
+        return [*alone, "sh", "-c", show, str(share), program]
+
+    def installed(self, name: str, package: str) -> None:
+        """Sees to it that the system has a program that cannot be unpacked elsewhere; skips the check where it lacks it."""
+        if shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin"):
+            return
+        if not self.offline and os.geteuid() == 0 and shutil.which("apt-get"):
+            print(f"== installing {package}", flush=True)
+            install = ["apt-get", "install", "-y", "-qq", package]
+            environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+            if subprocess.run(install, capture_output=True, env=environment, timeout=PATIENCE).returncode == 0:
+                return
+        raise Skipped(f"{name} (package {package}) is not installed")
+
     def unpacked(self, name: str, packages: list[str], release: str | None = None) -> pathlib.Path:
         """The folder into which Debian packages are unpacked, of the system's own release or of another."""
         into = self.cache / "debian" / name
