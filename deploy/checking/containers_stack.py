@@ -44,17 +44,20 @@ class Containers:
         env = [line for line in env if line.split("=")[0] not in ours] + [f"{name}={value}" for name, value in ours.items()]
         (folder / "env").write_text("\n".join(env) + "\n")
         # What differs from the shipped file: the way to the stand-ins, and haste in Prometheus.
-        prometheus = (ROOT / "deploy/prometheus/prometheus.yml").read_text()
+        scraping = (ROOT / "deploy/prometheus/prometheus.yml").read_text()
         for interval in ("scrape_interval: 15s", "evaluation_interval: 15s", "refresh_interval: 10s"):
-            prometheus = prometheus.replace(interval, interval.split(":")[0] + ": 1s")
-        (folder / "prometheus.yml").write_text(prometheus)
+            scraping = scraping.replace(interval, interval.split(":")[0] + ": 1s")
+        (folder / "prometheus.yml").write_text(scraping)
         rules = folder / "rules"
         rules.mkdir()
         for file in (ROOT / "deploy/prometheus/rules").glob("*.yml"):
             (rules / file.name).write_text(file.read_text().replace("interval: 30s", "interval: 1s"))
         extra = {"extra_hosts": [f"{GATEWAY}:host-gateway"]}
         mounts = [f"{folder}/prometheus.yml:/etc/prometheus/prometheus.yml:ro", f"{rules}:/etc/prometheus/rules:ro"]
-        override = {"services": {"worker": extra, "alertmanager": extra, "prometheus": {"volumes": mounts}}}
+        # The shipped health check asks by a word that the older promtool of Debian's package does not know.
+        healthy = {"test": ["CMD", "promtool", "query", "instant", "http://localhost:9090", "1"]}
+        prometheus = {"volumes": mounts, "healthcheck": healthy}
+        override = {"services": {"worker": extra, "alertmanager": extra, "prometheus": prometheus}}
         (folder / "override.yml").write_text(yaml.safe_dump(override))
 
     def compose(self, *words: str) -> str:
