@@ -41,8 +41,9 @@ async fn a_master_that_dies_takes_along_what_no_replica_had_and_nothing_else() {
     let (ledger, poster) = (Ledger::new(), installation.poster());
     ledger.post_all(poster, &[ingress.ingress], 0..40, 8).await;
 
-    // The replica is kept from hearing more, and what is taken now is on the master alone.
-    let master = &guarded.servers[0];
+    // The replica has these. It is kept from hearing more, and what is taken now is on the master alone.
+    let [master, replica] = &guarded.servers;
+    replica.catch_up_with(master).await;
     master.command("ACL SETUSER default -psync -sync");
     master.command("CLIENT KILL TYPE replica");
     let before = ledger.taken();

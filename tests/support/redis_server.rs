@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::installation::command;
+use super::sentinels::until;
 
 /// A running redis-server. Dropping it kills the process and removes its folder.
 pub(crate) struct RedisServer {
@@ -125,6 +126,12 @@ impl RedisServer {
             assert!(Instant::now() < end, "the replica is not connected");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Waits until it has everything that `master`, which it follows, has by now: a replica hears of it later.
+    pub(crate) async fn catch_up_with(&self, master: &RedisServer) {
+        let by_now = master.info("master_repl_offset");
+        until("the replica has what its master has", || self.info("slave_repl_offset") >= by_now).await;
     }
 }
 
