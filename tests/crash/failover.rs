@@ -9,7 +9,8 @@ use crate::support::cluster::{Cluster, MASTERS};
 use crate::support::installation::{Installation, LOOK, Program, on_redis};
 use crate::support::ledger::{Allowed, Ledger};
 use crate::support::provider::Provider;
-use crate::support::sentinels::{Guarded, until};
+use crate::support::sentinels::Guarded;
+use crate::support::waiting::until;
 
 /// The longest it may take until texts are taken again once there is a master that may take them.
 const RESUMED: Duration = Duration::from_secs(15);

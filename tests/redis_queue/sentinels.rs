@@ -14,9 +14,10 @@ use tokio::time::timeout;
 use super::bench::{GUARD, id, message};
 use crate::support::installation::Installation;
 use crate::support::ledger::{Allowed, Ledger};
+use crate::support::ports::free_port;
 use crate::support::pretend_redis::{PretendRedis, bulk};
 use crate::support::provider::Provider;
-use crate::support::redis_server::{RedisServer, free_port};
+use crate::support::redis_server::RedisServer;
 use crate::support::sentinels::Guarded;
 
 /// A sentinel that names whom the test wants.

@@ -1,7 +1,8 @@
 //! A Redis Cluster of three masters: real processes.
 
-use super::redis_server::{RedisServer, free_port};
-use super::sentinels::until;
+use super::ports::free_port;
+use super::redis_server::RedisServer;
+use super::waiting::until;
 
 /// The last slot of a cluster, which are counted from 0.
 const LAST_SLOT: u32 = 16_383;

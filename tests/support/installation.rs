@@ -18,8 +18,8 @@ use sms_broadcaster::setup::Store;
 use sms_broadcaster::source::twilio::sign;
 use tempfile::TempDir;
 
+use super::ports::free_port;
 use super::provider::{ACCOUNT_SID, AUTH_TOKEN, Provider};
-use super::redis_server::free_port;
 
 /// Two phones and a Slack channel that get everything.
 pub(crate) const PHONES: [&str; 2] = ["+12025550147", "+12025550169"];

@@ -1,17 +1,16 @@
 //! A master, a replica, and three sentinels who watch over them: real processes.
 
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::redis_server::{RedisServer, free_port};
+use super::ports::free_port;
+use super::redis_server::RedisServer;
+use super::waiting::until;
 
 /// What the sentinels call the master.
 pub(crate) const MASTER: &str = "main";
-
-/// The longest that anything here may take.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Dropping it ends all of them.
 pub(crate) struct Guarded {
@@ -112,13 +111,4 @@ fn tell<T: redis::FromRedisValue>(port: u16, what: &str) -> Option<T> {
     let mut connection = asked.ok()?;
     let _ = connection.set_read_timeout(Some(Duration::from_secs(1)));
     redis::cmd("SENTINEL").arg(what).arg(MASTER).query(&mut connection).ok()
-}
-
-/// Looks until it is true.
-pub(crate) async fn until(what: &str, mut is_true: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !is_true() {
-        assert!(Instant::now() < end, "not in {PATIENCE:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
