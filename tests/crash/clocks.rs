@@ -6,15 +6,12 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::UNLIMITED;
 use crate::support::chance::{duration, seeded};
 use crate::support::installation::{Installation, Launch};
 use crate::support::ledger::{Allowed, Ledger};
 use crate::support::provider::Provider;
 use crate::support::redis_server::RedisServer;
-
-/// Leases and deadlines as they are by default: a clock that is believed by an hour shows.
-const UNLIMITED: &str = "[channel.sms]\nrate = \"off\"\nrate_per_destination = \"off\"\n\n\
-    [channel.slack]\nrate = \"off\"\nrate_per_destination = \"off\"\n";
 
 /// A wall clock for programs that are started under it; it is as wrong as a file says, whenever they look.
 struct WrongClock {
@@ -60,6 +57,7 @@ async fn a_clock_that_is_wrong_by_an_hour_and_jumps_changes_nothing() {
     let end = Instant::now() + duration(Duration::from_secs(4), 0.01);
     let provider = Provider::start();
     let redis = RedisServer::start();
+    // Leases and deadlines as they are by default: a clock that is believed by an hour shows.
     let installation = Installation::redis(&provider, &redis.url(), UNLIMITED);
     clock.set(3600);
     let ingress = clock.start(installation.program("sms-ingress")).start().await;
