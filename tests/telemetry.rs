@@ -248,7 +248,7 @@ async fn a_collector_that_hangs_stops_no_delivery_and_no_drain() {
 async fn a_collector_that_is_not_there_stops_no_delivery() {
     let provider = Provider::start();
     // Nobody listens on a port that was free.
-    let nobody = crate::support::redis_server::free_port();
+    let nobody = crate::support::ports::free_port();
     let more = format!("{FAST}[telemetry]\notlp_endpoint = \"http://127.0.0.1:{nobody}\"\n");
     let installation = Installation::embedded(&provider, &more);
     let mut program = installation.start("sms-broadcaster").await;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{FAST, IN_FLIGHT};
+use super::{IN_FLIGHT, STEADY, UNLIMITED};
 use crate::support::chance::duration;
 use crate::support::installation::{Installation, LOOK, PHONES, Program, SLACK, on_redis, signal};
 use crate::support::ledger::{Allowed, Ledger, SENDER};
@@ -53,7 +53,7 @@ async fn away(how: Away, short: Duration, part: f64) {
     let provider = Provider::start();
     let mut redis = RedisServer::start();
     let proxy = Proxy::start(redis.port(), 0);
-    let installation = Installation::redis(&provider, &redis.url(), FAST);
+    let installation = Installation::redis(&provider, &redis.url(), STEADY);
     let through = on_redis(&proxy.redis_url());
     let ingress = installation.program("sms-ingress").queue(&through).start().await;
     let worker = installation.program("sms-worker").queue(&through).start().await;
@@ -124,7 +124,7 @@ async fn while_redis_does_not_answer_a_spool_takes_everything_and_it_arrives_lat
     let time = duration(Duration::from_secs(4), 0.04);
     let provider = Provider::start();
     let redis = RedisServer::start();
-    let installation = Installation::redis(&provider, &redis.url(), FAST);
+    let installation = Installation::redis(&provider, &redis.url(), STEADY);
     let queue = format!("{}\nspool = \"spool\"", on_redis(&redis.url()));
     let ingress = installation.program("sms-ingress").queue(&queue).start().await;
     let _worker = installation.start("sms-worker").await;
@@ -160,9 +160,8 @@ async fn what_was_sent_while_redis_is_away_is_recorded_when_it_is_back_and_not_s
         provider.always(recipient, Reply::ok().delayed(Duration::from_millis(800)));
     }
     let redis = RedisServer::start();
-    let (_, unlimited) = FAST.split_once("[channel.sms]").expect("it has channels");
     // Leases as they are by default: they outlast the outage.
-    let installation = Installation::redis(&provider, &redis.url(), &format!("[channel.sms]{unlimited}"));
+    let installation = Installation::redis(&provider, &redis.url(), UNLIMITED);
     let ingress = installation.start("sms-ingress").await;
     let _worker = installation.start("sms-worker").await;
     let ledger = Ledger::new();

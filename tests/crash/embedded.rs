@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::task::JoinHandle;
 
-use super::FAST;
+use super::STEADY;
 use crate::support::chance::{duration, seeded};
 use crate::support::installation::{Installation, PHONES, Program, SLACK, sid};
 use crate::support::ledger::{Allowed, Ledger, text};
@@ -70,7 +70,7 @@ struct Bench {
 impl Bench {
     async fn start() -> Self {
         let provider = Provider::start();
-        let installation = Installation::embedded(&provider, FAST);
+        let installation = Installation::embedded(&provider, STEADY);
         let service = installation.start("sms-broadcaster").await;
         Self { provider, installation, service, ledger: Ledger::new(), repeats: 0 }
     }

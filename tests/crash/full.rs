@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::{FAST, IN_FLIGHT};
+use super::{IN_FLIGHT, STEADY};
 use crate::support::installation::{Installation, PHONES, SLACK};
 use crate::support::ledger::{Allowed, Ledger};
 use crate::support::provider::{Provider, Reply};
@@ -54,7 +54,7 @@ async fn until_refused(ledger: &Ledger, installation: &Installation, ingress: u1
 async fn a_redis_that_cannot_write_takes_nothing_new_and_loses_nothing() {
     let provider = Provider::start();
     let redis = RedisServer::start_under(&UNHARMED, &[]);
-    let installation = Installation::redis(&provider, &redis.url(), FAST);
+    let installation = Installation::redis(&provider, &redis.url(), STEADY);
     let mut ingress = installation.start("sms-ingress").await;
     let mut workers = [installation.start("sms-worker").await, installation.start("sms-worker").await];
     let ledger = Ledger::new();
@@ -121,7 +121,7 @@ async fn an_embedded_store_on_a_full_disk_takes_nothing_new_and_delivers_what_it
     }
     let file = disk.0.path().join("queue.db");
     let queue = format!("backend = \"embedded\"\npath = {:?}", file.to_str().expect("a path of ours"));
-    let patient = FAST.replace("[retry]\n", "[retry]\nmax_attempts = 1000\n");
+    let patient = STEADY.replace("[retry]\n", "[retry]\nmax_attempts = 1000\n");
     let installation = Installation::with_queue(&provider, &queue, &patient);
     let mut service = installation.start("sms-broadcaster").await;
     let ledger = Ledger::new();
@@ -153,7 +153,7 @@ async fn an_embedded_store_that_cannot_be_written_ends_its_service_and_what_was_
     for recipient in [PHONES[0], PHONES[1], SLACK] {
         provider.always(recipient, Reply::status(503).header("Retry-After", "1"));
     }
-    let patient = FAST.replace("[retry]\n", "[retry]\nmax_attempts = 1000\n");
+    let patient = STEADY.replace("[retry]\n", "[retry]\nmax_attempts = 1000\n");
     // It does not wait for records that nobody can write.
     let patient = patient.replace("[worker]\n", "[worker]\ndrain = \"5m\"\n");
     let installation = Installation::embedded(&provider, &patient);

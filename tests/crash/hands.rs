@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::interval;
 
-use super::{FAST, IN_FLIGHT};
+use super::{FAST, IN_FLIGHT, STEADY, make_due, until_delayed};
 use crate::support::chance::{duration, seeded};
 use crate::support::installation::{Installation, LOOK, PHONES, SLACK, sid};
 use crate::support::ledger::{Allowed, Ledger};
@@ -51,7 +51,7 @@ async fn ingresses_are_killed_under_their_requests_and_repeats_change_nothing() 
     let number = 40 * u32::try_from(time.as_secs()).unwrap();
     let provider = Provider::start();
     let redis = RedisServer::start();
-    let installation = Installation::redis(&provider, &redis.url(), FAST);
+    let installation = Installation::redis(&provider, &redis.url(), STEADY);
     let mut ingresses = Vec::new();
     for _ in 0..3 {
         ingresses.push(installation.start("sms-ingress").await);
@@ -183,15 +183,15 @@ async fn a_store_that_is_emptied_at_work_is_told_and_goes_on() {
 async fn what_a_failover_lost_is_put_right_beside_the_services() {
     let provider = Provider::start();
     for recipient in [PHONES[0], PHONES[1], SLACK] {
-        provider.always(recipient, Reply::status(503).header("Retry-After", "2"));
+        provider.always(recipient, Reply::status(503).header("Retry-After", "300"));
     }
     let redis = RedisServer::start();
-    let installation = Installation::redis(&provider, &redis.url(), FAST);
+    let installation = Installation::redis(&provider, &redis.url(), STEADY);
     let ingress = installation.start("sms-ingress").await;
     let _worker = installation.start("sms-worker").await;
     let ledger = Ledger::new();
     ledger.post_all(installation.poster(), &[ingress.ingress], 0..4, 4).await;
-    provider.wait_until("each was tried", |requests| requests.len() >= 12).await;
+    until_delayed(&installation, 12).await;
     let (lost, textless, unplaced) = (sid(0), sid(1), sid(2));
     redis.command(&format!("DEL sq1:{{0}}:m:{lost}"));
     redis.command(&format!("HDEL sq1:{{0}}:m:{textless} ct"));
@@ -210,6 +210,9 @@ async fn what_a_failover_lost_is_put_right_beside_the_services() {
     for recipient in [PHONES[0], PHONES[1], SLACK] {
         provider.always(recipient, Reply::ok());
     }
+    make_due(&redis, Duration::ZERO);
+    // The worker looks at what is due when there is something new.
+    assert!(ledger.post(installation.poster(), ingress.ingress, 4).await);
     let states = async |number| {
         let status = installation.wait_until_done(&sid(number)).await;
         let deliveries = status["deliveries"].as_array().expect("a list");
@@ -231,22 +234,17 @@ async fn suspects_run_one_at_a_time_in_a_process_whatever_their_lanes() {
     const TAKES: Duration = Duration::from_millis(700);
     let provider = Provider::start();
     for recipient in [PHONES[0], PHONES[1], SLACK] {
-        provider.script(recipient, [Reply::status(503).header("Retry-After", "3")]);
+        provider.script(recipient, [Reply::status(503).header("Retry-After", "300")]);
         provider.always(recipient, Reply::ok().delayed(TAKES));
     }
     let redis = RedisServer::start();
-    let installation = Installation::redis(&provider, &redis.url(), FAST);
+    let installation = Installation::redis(&provider, &redis.url(), STEADY);
     let ingress = installation.start("sms-ingress").await;
-    let _worker = installation.start("sms-worker").await;
+    let mut first = installation.start("sms-worker").await;
     let ledger = Ledger::new();
     assert!(ledger.post(installation.poster(), ingress.ingress, 0).await);
-    provider.wait_until("each was tried", |requests| requests.len() == 3).await;
-    let store = installation.store();
-    while store.admin.stats().await.expect("it answers").lanes.iter().map(|lane| lane.delayed).sum::<u64>()
-        < 3
-    {
-        tokio::time::sleep(LOOK).await;
-    }
+    until_delayed(&installation, 3).await;
+    assert_eq!(first.stop(), Some(0));
     // Each was handed out twice before, and nobody came back.
     let record = format!("sq1:{{0}}:m:{}", sid(0));
     for index in 1..=3 {
@@ -256,6 +254,8 @@ async fn suspects_run_one_at_a_time_in_a_process_whatever_their_lanes() {
         parts[3] = "2";
         redis.command(&format!("HSET {record} s{index} {}", parts.join("|")));
     }
+    make_due(&redis, Duration::ZERO);
+    let _worker = installation.start("sms-worker").await;
     ledger.check(&installation, &provider, Allowed::default()).await;
     let sends: Vec<_> = provider.requests().into_iter().filter(|request| request.accepted()).collect();
     for pair in sends.windows(2) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sms_broadcaster::delivery::DeadCause;
 use sms_broadcaster::queue::contract::DeadFilter;
 
-use super::FAST;
+use super::STEADY;
 use crate::support::chance::{duration, is_chaos};
 use crate::support::installation::{Installation, LOOK, PHONES, Program, SLACK};
 use crate::support::ledger::{Allowed, Ledger, SENDER};
@@ -30,7 +30,7 @@ const GROWTH: u64 = 8 * 1024;
 
 /// Nobody gives up before the deadline.
 fn stubborn() -> String {
-    FAST.replace("[retry]\n", "[retry]\nmax_attempts = 1000\n")
+    STEADY.replace("[retry]\n", "[retry]\nmax_attempts = 1000\n")
 }
 
 fn write_subscribers(installation: &Installation, provider: &Provider) {

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::FAST;
+use super::{FAST, STEADY};
 use crate::support::installation::{Installation, PHONES, SLACK, on_redis};
 use crate::support::ledger::{Allowed, Ledger};
 use crate::support::provider::{Provider, Reply};
@@ -35,7 +35,7 @@ impl Bench {
         let provider = Provider::start();
         let redis = RedisServer::start();
         let proxy = Proxy::start(redis.port(), 0);
-        let installation = Installation::redis(&provider, &redis.url(), FAST);
+        let installation = Installation::redis(&provider, &redis.url(), STEADY);
         let ledger = Ledger::new();
         let ingress = installation.start("sms-ingress").await;
         assert!(ledger.post(installation.poster(), ingress.ingress, 0).await);
@@ -48,7 +48,8 @@ impl Bench {
         self.redis.command("SCRIPT FLUSH");
         let trap = self.proxy.set_trap(Trap { script, argument, moment });
         let through = on_redis(&self.proxy.redis_url());
-        let mut worker = self.installation.program("sms-worker").queue(&through).spawn();
+        // Its leases soon run out; who finishes has longer ones.
+        let mut worker = self.installation.program("sms-worker").more(FAST).queue(&through).spawn();
         trap.send_replace(Some(worker.pid()));
         assert_eq!(worker.wait_for_end().await.code(), None, "it was not killed");
     }
@@ -119,8 +120,8 @@ async fn killed_at_a_renewal_a_worker_leaves_its_leases_to_run_out() {
     for moment in BOTH {
         let bench = Bench::start().await;
         for phone in PHONES {
-            // Taken, and answered when the lease has been renewed.
-            bench.provider.script(phone, [Reply::ok().delayed(Duration::from_millis(950))]);
+            // Taken, and not answered before the lease is renewed.
+            bench.provider.script(phone, [Reply::ok().delayed(Duration::from_secs(60))]);
         }
         // How many were taken when the moment came is chance.
         bench.trap(RENEW, "sms", moment, 0..=3).await;
@@ -133,7 +134,7 @@ async fn killed_while_the_provider_answers_a_worker_leaves_what_was_sent_to_be_s
     for recipient in [PHONES[0], PHONES[1], SLACK] {
         bench.provider.script(recipient, [Reply::ok().delayed(Duration::from_secs(60))]);
     }
-    let mut worker = bench.installation.program("sms-worker").spawn();
+    let mut worker = bench.installation.program("sms-worker").more(FAST).spawn();
     bench.provider.wait_until("all three were taken", |requests| requests.len() == 3).await;
     worker.kill();
     bench.finish("killed after the provider took it", 3..=3).await;

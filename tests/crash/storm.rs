@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::interval;
 
-use super::{FAST, IN_FLIGHT};
+use super::{FAST, IN_FLIGHT, UNLIMITED};
 use crate::support::chance::{duration, seeded};
 use crate::support::installation::{Installation, PHONES, SLACK};
 use crate::support::ledger::{Allowed, Ledger};
@@ -71,8 +71,7 @@ async fn a_storm_of_kills_makes_poison_of_nothing_where_leases_are_as_long_as_th
         provider.always(recipient, Reply::ok().delayed(Duration::from_millis(100)));
     }
     let redis = RedisServer::start();
-    let (_, unlimited) = FAST.split_once("[channel.sms]").expect("it has channels");
-    let installation = Installation::redis(&provider, &redis.url(), &format!("[channel.sms]{unlimited}"));
+    let installation = Installation::redis(&provider, &redis.url(), UNLIMITED);
     let ingress = installation.start("sms-ingress").await;
     let mut workers = Vec::new();
     for _ in 0..3 {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::{FAST, IN_FLIGHT};
+use super::{FAST, IN_FLIGHT, STEADY};
 use crate::support::chance::is_chaos;
 use crate::support::installation::{Installation, LOOK, Launch, PHONES, SLACK, sid};
 use crate::support::ledger::{Allowed, Ledger};
@@ -57,7 +57,7 @@ async fn what_other_versions_wrote_to_redis_is_delivered_and_what_is_not_ours_is
     let provider = Provider::start();
     always(&provider, || Reply::status(503).header("Retry-After", "2"));
     let redis = RedisServer::start();
-    let installation = Installation::redis(&provider, &redis.url(), FAST);
+    let installation = Installation::redis(&provider, &redis.url(), STEADY);
     let ingress = installation.start("sms-ingress").await;
     let ledger = Ledger::new();
     ledger.post_all(installation.poster(), &[ingress.ingress], 0..9, 4).await;
@@ -98,7 +98,7 @@ async fn what_other_versions_wrote_to_redis_is_delivered_and_what_is_not_ours_is
 async fn what_other_versions_wrote_to_the_embedded_store_is_delivered() {
     let provider = Provider::start();
     always(&provider, || Reply::status(503).header("Retry-After", "2"));
-    let installation = Installation::embedded(&provider, FAST);
+    let installation = Installation::embedded(&provider, STEADY);
     let mut service = installation.start("sms-broadcaster").await;
     let ledger = Ledger::new();
     ledger.post_all(installation.poster(), &[service.ingress], 0..9, 4).await;

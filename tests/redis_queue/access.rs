@@ -3,8 +3,9 @@
 use crate::support::certificates::Authority;
 use crate::support::installation::{Installation, PHONES, sid};
 use crate::support::ledger::{Allowed, Ledger, SENDER, text};
+use crate::support::ports::free_port;
 use crate::support::provider::{Provider, Reply};
-use crate::support::redis_server::{RedisServer, free_port};
+use crate::support::redis_server::RedisServer;
 
 /// The rule as documented: the lines of the block that begins with it, as one.
 fn documented_rule() -> String {

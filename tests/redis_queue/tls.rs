@@ -12,8 +12,9 @@ use tokio::time::timeout;
 
 use super::bench::{GUARD, id, message};
 use crate::support::certificates::{Authority, Pair};
+use crate::support::ports::free_port;
 use crate::support::provider::Provider;
-use crate::support::redis_server::{RedisServer, free_port};
+use crate::support::redis_server::RedisServer;
 
 /// A server that also listens by TLS.
 struct TlsServer {

@@ -1,10 +1,17 @@
 //! A Redis Cluster of three masters: real processes.
 
-use super::redis_server::{RedisServer, free_port};
-use super::sentinels::until;
+use super::ports::free_port;
+use super::redis_server::RedisServer;
+use super::waiting::until;
 
 /// The last slot of a cluster, which are counted from 0.
 const LAST_SLOT: u32 = 16_383;
+
+/// So many ms without an answer a node that lives may be: on a busy machine it has to wait for its turn.
+const PATIENT: u32 = 60_000;
+
+/// The same when it was killed, and while a new cluster agrees on itself, which takes a multiple of it.
+const IMPATIENT: u32 = 2_000;
 
 /// Masters of a cluster.
 pub(crate) const MASTERS: usize = 3;
@@ -44,7 +51,7 @@ impl Cluster {
                 "--cluster-enabled",
                 "yes",
                 "--cluster-node-timeout",
-                "2000",
+                &IMPATIENT.to_string(),
                 "--cluster-port",
                 bus,
             ])
@@ -68,7 +75,19 @@ impl Cluster {
             cluster.nodes.iter().all(|node| says(node, "cluster_state:ok") && says(node, &known))
         })
         .await;
+        give_up_after(PATIENT, &cluster.nodes);
         cluster
+    }
+
+    /// Kills a master, and waits until its replica is master.
+    pub(crate) async fn lose(&mut self, master: usize) {
+        self.nodes[master].kill();
+        let (before, after) = (&self.nodes[..master], &self.nodes[master + 1..]);
+        let others = || before.iter().chain(after);
+        give_up_after(IMPATIENT, others());
+        let replica = &self.nodes[master + MASTERS];
+        until("its replica is the master", || replica.command("ROLE").contains("master")).await;
+        give_up_after(PATIENT, others());
     }
 
     /// `redis+cluster://127.0.0.1:{port},…`.
@@ -122,5 +141,12 @@ impl Cluster {
                 order(node, &owned);
             }
         }
+    }
+}
+
+/// From now on these nodes believe that a node is dead that has not answered for so many ms.
+fn give_up_after<'a>(ms: u32, nodes: impl IntoIterator<Item = &'a RedisServer>) {
+    for node in nodes {
+        assert_eq!(node.command(&format!("CONFIG SET cluster-node-timeout {ms}")), "+OK");
     }
 }

@@ -18,8 +18,8 @@ use sms_broadcaster::setup::Store;
 use sms_broadcaster::source::twilio::sign;
 use tempfile::TempDir;
 
+use super::ports::free_port;
 use super::provider::{ACCOUNT_SID, AUTH_TOKEN, Provider};
-use super::redis_server::free_port;
 
 /// Two phones and a Slack channel that get everything.
 pub(crate) const PHONES: [&str; 2] = ["+12025550147", "+12025550169"];
@@ -52,6 +52,7 @@ pub(crate) struct Launch<'a> {
     installation: &'a Installation,
     program: &'a str,
     queue: String,
+    more: String,
     ports: [u16; 2],
     under: Vec<String>,
     path: PathBuf,
@@ -145,9 +146,9 @@ impl Installation {
 
     /// A program to be started in a way of its own.
     pub(crate) fn program<'a>(&'a self, program: &'a str) -> Launch<'a> {
-        let queue = self.queue.clone();
-        let ports = [free_port(), free_port()];
-        Launch { installation: self, program, queue, ports, under: Vec::new(), path: path_of(program).into() }
+        let (queue, more) = (self.queue.clone(), self.more.clone());
+        let (ports, path) = ([free_port(), free_port()], path_of(program).into());
+        Launch { installation: self, program, queue, more, ports, under: Vec::new(), path }
     }
 
     /// Who posts to it.
@@ -274,6 +275,12 @@ impl Launch<'_> {
         self
     }
 
+    /// With these lines in place of what the installation's configuration ends with.
+    pub(crate) fn more(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.more);
+        self
+    }
+
     /// Started by these words, which end in becoming it: `env NAME=value`, say.
     pub(crate) fn under(mut self, words: &[&str]) -> Self {
         self.under = words.iter().map(|&word| word.to_owned()).collect();
@@ -304,7 +311,7 @@ impl Launch<'_> {
     pub(crate) fn spawn(self) -> Program {
         let ports @ [ingress, ops] = self.ports;
         let name = format!("{}-{ops}.toml", self.program);
-        let config = self.installation.write_config(&name, ports, &self.queue, &self.installation.more);
+        let config = self.installation.write_config(&name, ports, &self.queue, &self.more);
         let mut child = command(&self.under, &self.path)
             .arg("--config")
             .arg(&config)

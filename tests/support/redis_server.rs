@@ -1,17 +1,19 @@
 //! A real redis-server of a test's own: free port, empty folder, ended with the test.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::ops::Range;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use super::installation::command;
+use super::ports::free_port;
+use super::waiting::until;
+
+/// The longest an answer, or the first one after the start, may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running redis-server. Dropping it kills the process and removes its folder.
 pub(crate) struct RedisServer {
@@ -40,17 +42,11 @@ impl RedisServer {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<String>>();
         let (under, extra) = (owned(under), owned(extra));
-        // The port is free when asked and may be taken a moment later: the loser tries another.
-        for _ in 0..20 {
-            let port = free_port();
-            let mut child = spawn(&under, port, folder.path(), &extra);
-            if answers(port, &mut child) {
-                return Self { child, port, folder, extra, under };
-            }
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        panic!("redis-server did not start; is it installed? ./test installs it");
+        let port = free_port();
+        let child = spawn(&under, port, folder.path(), &extra);
+        let mut server = Self { child, port, folder, extra, under };
+        assert!(server.answers(), "redis-server did not start with {:?}", server.extra);
+        server
     }
 
     /// `redis://127.0.0.1:{port}`.
@@ -73,7 +69,7 @@ impl RedisServer {
     pub(crate) fn restart(&mut self) {
         self.kill();
         self.child = spawn(&self.under, self.port, self.folder.path(), &self.extra);
-        assert!(answers(self.port, &mut self.child), "redis-server did not come back");
+        assert!(self.answers(), "redis-server did not come back");
     }
 
     /// Starts it again on the same port and data, with other options than before.
@@ -95,11 +91,34 @@ impl RedisServer {
     /// Sends one command, words without blanks, and returns the raw reply.
     pub(crate) fn command(&self, line: &str) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("redis-server answers");
-        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a time-out can be set");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time-out can be set");
         stream.write_all(format!("{line}\r\nQUIT\r\n").as_bytes()).expect("the command is written");
         let mut reply = String::new();
         stream.read_to_string(&mut reply).expect("a reply");
         reply.strip_suffix("+OK\r\n").unwrap_or(&reply).trim_end().to_owned()
+    }
+
+    /// Whether it comes to answer PING before it ends or its time is over: it, and not somebody else at its port.
+    fn answers(&mut self) -> bool {
+        let itself = format!("\r\nprocess_id:{}\r\n", self.pid());
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end && self.child.try_wait().ok().flatten().is_none() {
+            if self.greet().is_ok_and(|answer| answer.starts_with("+PONG\r\n") && answer.contains(&itself)) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        false
+    }
+
+    /// What is answered at its port to PING and to who it is.
+    fn greet(&self) -> io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"PING\r\nINFO server\r\nQUIT\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
     }
 
     /// A number that `INFO` tells under this name.
@@ -120,11 +139,16 @@ impl RedisServer {
     pub(crate) async fn follow(&self, master: &RedisServer) {
         let answer = self.command(&format!("REPLICAOF 127.0.0.1 {}", master.port));
         assert!(answer.starts_with("+OK"), "{answer}");
-        let end = Instant::now() + Duration::from_secs(30);
-        while !self.command("INFO replication").lines().any(|line| line == "master_link_status:up") {
-            assert!(Instant::now() < end, "the replica is not connected");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until("the replica is connected", || {
+            self.command("INFO replication").lines().any(|line| line == "master_link_status:up")
+        })
+        .await;
+    }
+
+    /// Waits until it has everything that `master`, which it follows, has by now: a replica hears of it later.
+    pub(crate) async fn catch_up_with(&self, master: &RedisServer) {
+        let by_now = master.info("master_repl_offset");
+        until("the replica has what its master has", || self.info("slave_repl_offset") >= by_now).await;
     }
 }
 
@@ -132,24 +156,6 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// Ports that no system gives to connections by itself.
-const PORTS: Range<u16> = 12_000..32_000;
-
-/// A port that was free a moment ago, and another one at each call. One that the system chose might be given to a
-/// connection of somebody's before it is listened on.
-pub(crate) fn free_port() -> u16 {
-    static NEXT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(fastrand::u32(..)));
-    let number = u32::from(PORTS.end - PORTS.start);
-    for _ in 0..number {
-        let place = NEXT.fetch_add(1, Ordering::Relaxed) % number;
-        let port = PORTS.start + u16::try_from(place).expect("it is in the range");
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no port is free");
 }
 
 fn spawn(under: &[String], port: u16, folder: &Path, extra: &[String]) -> Child {
@@ -165,27 +171,13 @@ fn spawn(under: &[String], port: u16, folder: &Path, extra: &[String]) -> Child 
             "",
             "--maxmemory-policy",
             "noeviction",
+            // A replica's copy is begun when it asks, not five seconds later in case another asks too.
+            "--repl-diskless-sync-delay",
+            "0",
         ])
         .args(extra)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .expect("redis-server can be started; ./test installs it")
-}
-
-/// Whether it answers PING before it ends or ten seconds are over.
-fn answers(port: u16, child: &mut Child) -> bool {
-    let end = Instant::now() + Duration::from_secs(10);
-    while Instant::now() < end && child.try_wait().ok().flatten().is_none() {
-        if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) {
-            let _ = stream.set_read_timeout(Some(Duration::from_millis(500)));
-            let mut reply = [0; 7];
-            let asked = stream.write_all(b"PING\r\n").and_then(|()| stream.read_exact(&mut reply));
-            if asked.is_ok() && &reply == b"+PONG\r\n" {
-                return true;
-            }
-        }
-        std::thread::yield_now();
-    }
-    false
 }

@@ -1,17 +1,26 @@
 //! A master, a replica, and three sentinels who watch over them: real processes.
 
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::redis_server::{RedisServer, free_port};
+use super::ports::free_port;
+use super::redis_server::RedisServer;
+use super::waiting::until;
 
 /// What the sentinels call the master.
 pub(crate) const MASTER: &str = "main";
 
-/// The longest that anything here may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// So many ms without an answer a master that lives may be: on a busy machine it has to wait for its turn.
+const PATIENT: u32 = 60_000;
+
+/// The same when it was killed. A replica that has heard nothing from it for more than ten times as long is not made
+/// master, and a test may have cut it off before.
+const IMPATIENT: u32 = 2_000;
+
+/// The longest a sentinel may take to answer before it is asked again.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// Dropping it ends all of them.
 pub(crate) struct Guarded {
@@ -49,7 +58,7 @@ impl Guarded {
         let file = folder.path().join("sentinel.conf");
         let settings = format!(
             "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor {MASTER} 127.0.0.1 {master} 2\n\
-             sentinel down-after-milliseconds {MASTER} 1000\nsentinel failover-timeout {MASTER} 10000\n",
+             sentinel down-after-milliseconds {MASTER} {PATIENT}\nsentinel failover-timeout {MASTER} 10000\n",
             folder.path().display()
         );
         std::fs::write(&file, settings).expect("the folder is ours");
@@ -77,6 +86,25 @@ impl Guarded {
             self.sentinels.iter().any(|(_, port, _)| tell(*port, "FAILOVER") == Some("OK".to_owned()))
         })
         .await;
+    }
+
+    /// Kills the master, and waits until the replica is master.
+    pub(crate) async fn lose_master(&mut self) {
+        self.servers[0].kill();
+        self.give_up_after(IMPATIENT).await;
+        self.wait_for_master(1).await;
+        self.give_up_after(PATIENT).await;
+    }
+
+    /// From now on the sentinels believe that a master is dead that has not answered for so many ms.
+    async fn give_up_after(&self, ms: u32) {
+        for (_, port, _) in &self.sentinels {
+            until("a sentinel takes its orders", || {
+                let order = ["SENTINEL", "SET", MASTER, "down-after-milliseconds", &ms.to_string()];
+                say(*port, &order) == Some("OK".to_owned())
+            })
+            .await;
+        }
     }
 
     /// Waits until all sentinels call this server master.
@@ -107,18 +135,14 @@ fn ask(port: u16, what: &str) -> Vec<String> {
 
 /// Says something about the master to a sentinel; nothing if it refuses or does not answer.
 fn tell<T: redis::FromRedisValue>(port: u16, what: &str) -> Option<T> {
-    let asked = redis::Client::open(("127.0.0.1", port))
-        .and_then(|client| client.get_connection_with_timeout(Duration::from_secs(1)));
-    let mut connection = asked.ok()?;
-    let _ = connection.set_read_timeout(Some(Duration::from_secs(1)));
-    redis::cmd("SENTINEL").arg(what).arg(MASTER).query(&mut connection).ok()
+    say(port, &["SENTINEL", what, MASTER])
 }
 
-/// Looks until it is true.
-pub(crate) async fn until(what: &str, mut is_true: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !is_true() {
-        assert!(Instant::now() < end, "not in {PATIENCE:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+/// Gives an order to a sentinel; nothing if it refuses or does not answer.
+fn say<T: redis::FromRedisValue>(port: u16, words: &[&str]) -> Option<T> {
+    let asked = redis::Client::open(("127.0.0.1", port))
+        .and_then(|client| client.get_connection_with_timeout(ANSWER));
+    let mut connection = asked.ok()?;
+    let _ = connection.set_read_timeout(Some(ANSWER));
+    redis::cmd(words[0]).arg(&words[1..]).query(&mut connection).ok()
 }
