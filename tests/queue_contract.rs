@@ -133,6 +133,7 @@ macro_rules! contract_for {
                 }
                 crashes {
                     q13_work_that_takes_its_worker_down_again_and_again_is_poison
+                    q13_a_hand_out_that_its_owner_outlives_does_not_count
                     q13_of_suspects_one_is_handed_out_at_a_time_and_the_others_do_not_pay_for_it
                     q13_services_that_die_are_counted_like_their_workers
                     q13_attempts_pauses_renewals_and_releases_are_no_crashes
@@ -223,6 +224,7 @@ mod redis_in_shards {
         }
         crashes {
             q13_work_that_takes_its_worker_down_again_and_again_is_poison
+            q13_a_hand_out_that_its_owner_outlives_does_not_count
             q13_services_that_die_are_counted_like_their_workers
             q13_attempts_pauses_renewals_and_releases_are_no_crashes
             q14_what_was_taken_over_may_have_been_sent

@@ -18,7 +18,7 @@ use super::finder::Finder;
 use super::link::lock;
 use super::partition::{Partition, home_of};
 use super::queue::{SHORTEST_WAIT, Shard, entry_of};
-use super::scripts::{Prefix, Scripts};
+use super::scripts::Scripts;
 use super::server::Server;
 use super::settings::RedisSettings;
 use crate::clock::{Clock, Timestamp};
@@ -69,8 +69,7 @@ impl RedisQueue {
         let address = RedisAddress::parse(settings.url.expose_secret()).map_err(unusable)?;
         let of = settings.shards.max(1);
         let server_of = |number| {
-            let books = Prefix::of_shard(number).key("stat");
-            let finder = Finder::new(address.clone(), settings.tls.clone(), books, of);
+            let finder = Finder::new(address.clone(), settings.tls.clone(), Partition { number, of });
             Arc::new(Server::new(finder, settings.durability))
         };
         let servers: Vec<_> = (0..if address.is_cluster() { of } else { 1 }).map(server_of).collect();
@@ -87,6 +86,11 @@ impl RedisQueue {
     /// Connections that replaced a lost one, since this queue was made.
     pub fn reconnects(&self) -> u64 {
         self.servers.iter().map(|server| server.source.reconnects()).sum()
+    }
+
+    /// Shards whose server was away when it was last asked.
+    pub fn shards_away(&self) -> usize {
+        self.shards.iter().filter(|shard| shard.server.source.is_away()).count()
     }
 
     /// What the servers say of their memory and their disks, by `INFO`: sums, and the worst of what is no
