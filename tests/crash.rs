@@ -19,6 +19,8 @@ mod versions;
 
 use std::time::Duration;
 
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
 use crate::support::installation::{Installation, LOOK};
 use crate::support::redis_server::RedisServer;
 
@@ -71,4 +73,11 @@ async fn until_delayed(installation: &Installation, number: u64) {
         }
     };
     tokio::time::timeout(Duration::from_secs(300), waiting).await.expect("everything was tried once");
+}
+
+/// Ticks at most so often: what could not be done in time on a busy machine is not done in haste later.
+fn at_most_every(pause: Duration) -> Interval {
+    let mut every = interval(pause);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    every
 }

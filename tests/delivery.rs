@@ -7,9 +7,10 @@ use crate::support::installation::{Installation, PHONES, SLACK, sid};
 use crate::support::provider::{Provider, Received, Reply};
 use crate::support::redis_server::RedisServer;
 
-const FAST: &str = "[worker]\nlease = \"2s\"\n\n[retry]\nbase = \"100ms\"\n\n\
-    [channel.sms]\ntimeout = \"1s\"\nrate = \"off\"\nrate_per_destination = \"off\"\n\n\
-    [channel.slack]\ntimeout = \"1s\"\nrate = \"off\"\nrate_per_destination = \"off\"\n";
+/// Quick retries; leases and time-outs that no worker outlasts because the machine has other work.
+const FAST: &str = "[worker]\nlease = \"10s\"\n\n[retry]\nbase = \"100ms\"\n\n\
+    [channel.sms]\ntimeout = \"9s\"\nrate = \"off\"\nrate_per_destination = \"off\"\n\n\
+    [channel.slack]\ntimeout = \"9s\"\nrate = \"off\"\nrate_per_destination = \"off\"\n";
 const SENDER: &str = "+12223334444";
 
 fn text(number: u32) -> String {
@@ -66,8 +67,8 @@ async fn one_recipient_that_hangs_or_fails_delays_nobody_else() {
     // Few slots and a long time-out: served one after another, the hanging phone's texts would take longer
     // than the provider waits.
     let few_slots = FAST
-        .replace("lease = \"2s\"", "lease = \"15s\"\nconcurrency = 4")
-        .replace("timeout = \"1s\"", "timeout = \"10s\"");
+        .replace("lease = \"10s\"", "lease = \"2m\"\nconcurrency = 4")
+        .replace("timeout = \"9s\"", "timeout = \"1m\"");
     let installation = Installation::embedded(&provider, &few_slots);
     let program = installation.start("sms-broadcaster").await;
     for number in 0..20 {
@@ -147,7 +148,8 @@ async fn the_answer_does_not_wait_for_any_provider() {
 #[tokio::test]
 async fn a_429_pauses_its_destination_for_every_worker_and_costs_no_attempt() {
     let provider = Provider::start();
-    provider.script(PHONES[0], [Reply::too_many("3")]);
+    // Long enough for both workers to be asked about it.
+    provider.script(PHONES[0], [Reply::too_many("6")]);
     let redis = RedisServer::start();
     let installation = Installation::redis(&provider, &redis.url(), FAST);
     let ingress = installation.start("sms-ingress").await;
@@ -164,7 +166,7 @@ async fn a_429_pauses_its_destination_for_every_worker_and_costs_no_attempt() {
     provider.wait_until("everybody has everything", |requests| has_all(requests, &numbers)).await;
     let phone = provider.received(PHONES[0]);
     let pause = phone[1].at - phone[0].at;
-    assert!(pause >= Duration::from_secs(3), "sent again after {pause:?}");
+    assert!(pause >= Duration::from_secs(6), "sent again after {pause:?}");
     // The others had theirs before it was over.
     let others_last = [PHONES[1], SLACK].map(|other| provider.received(other)[0].at);
     assert!(others_last.iter().all(|at| *at < phone[1].at));
@@ -181,7 +183,7 @@ async fn a_retry_after_beyond_the_deadline_expires_that_delivery_alone() {
     let provider = Provider::start();
     provider.always(PHONES[0], Reply::too_many("3600"));
     provider.always(SLACK, Reply::status(503).header("Retry-After", "1"));
-    let short = format!("[message]\ndeadline = \"4s\"\n\n{FAST}");
+    let short = format!("[message]\ndeadline = \"6s\"\n\n{FAST}");
     let installation = Installation::embedded(&provider, &short);
     let program = installation.start("sms-broadcaster").await;
     let posted = Instant::now();
@@ -197,13 +199,13 @@ async fn a_retry_after_beyond_the_deadline_expires_that_delivery_alone() {
     assert_eq!(provider.received(PHONES[0]).len(), 1);
     assert_eq!(provider.received(PHONES[1]).iter().filter(|request| request.accepted()).count(), 1);
     let slack = provider.received(SLACK);
-    assert!((2..=4).contains(&slack.len()), "{} attempts", slack.len());
+    assert!((2..=6).contains(&slack.len()), "{} attempts", slack.len());
     for (earlier, later) in slack.iter().zip(&slack[1..]) {
         assert!(later.at - earlier.at >= Duration::from_secs(1), "sooner than it asked for");
     }
     let last = slack.last().expect("there are some").at.into_std();
-    // One second for a request to get from the worker to the provider on a busy machine.
-    assert!(last <= answered + Duration::from_secs(4 + 1), "sent {:?} after it was posted", last - posted);
+    // Three seconds for a request to get from the worker to the provider on a busy machine.
+    assert!(last <= answered + Duration::from_secs(6 + 3), "sent {:?} after it was posted", last - posted);
     let stats = installation.smsctl_json(&["stats", "--json"]);
     assert_eq!(stats["deliveries"]["expired"], 2, "{stats}");
     assert_eq!(stats["deliveries"]["delivered"], 1, "{stats}");
@@ -214,13 +216,13 @@ async fn a_retry_after_beyond_the_deadline_expires_that_delivery_alone() {
 async fn a_recipient_that_hangs_is_tried_again_until_the_deadline_and_may_have_been_sent() {
     let provider = Provider::start();
     provider.always(PHONES[0], Reply::hang());
-    let short = format!("[message]\ndeadline = \"4s\"\n\n{FAST}");
-    let installation = Installation::embedded(&provider, &short);
+    let hasty = FAST.replace("timeout = \"9s\"", "timeout = \"2s\"");
+    let installation = Installation::embedded(&provider, &format!("[message]\ndeadline = \"8s\"\n\n{hasty}"));
     let program = installation.start("sms-broadcaster").await;
     assert_eq!(installation.post(program.ingress, &sid(1), SENDER, &text(1)).await, Some(200));
     installation.wait_for_metric(&program, "sms_broadcaster_dead_letters{cause=\"expired\"} 1").await;
     let tries = provider.received(PHONES[0]).len();
-    assert!((2..=5).contains(&tries), "{tries} attempts of one second in four");
+    assert!((2..=5).contains(&tries), "{tries} attempts of two seconds in eight");
     let letters = installation.smsctl_json(&["dead", "list", "--json"]);
     assert_eq!(letters[0]["maybe_sent"], true, "{letters}");
     assert_eq!(letters[0]["attempts"], tries, "{letters}");

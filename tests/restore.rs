@@ -15,7 +15,7 @@ const FAST: &str = "[retry]\nbase = \"100ms\"\ncap = \"200ms\"\nmax_attempts = 1
     [channel.sms]\nrate = \"off\"\nrate_per_destination = \"off\"\n\n\
     [channel.slack]\nrate = \"off\"\nrate_per_destination = \"off\"\n";
 const SENDER: &str = "+12223334444";
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn text(number: u32) -> String {
     format!("your code is {}", 100_000 + number)

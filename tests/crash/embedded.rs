@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::STEADY;
@@ -147,14 +148,16 @@ async fn killed_before_a_commit_the_embedded_service_has_done_nothing_of_it() {
     assert_eq!(tokio::join!(killing, let_go).0, "not stored");
 
     // Of the record of deliveries: the provider has them, and the file does not say so.
+    let answer = watch::Sender::new(false);
     for recipient in RECIPIENTS {
-        bench.provider.script(recipient, [Reply::ok().delayed(Duration::from_millis(300))]);
+        bench.provider.script(recipient, [Reply::ok().held(&answer)]);
     }
     let posting = bench.post(1);
     bench.provider.wait_until("all three were taken", |requests| requests.len() == 3).await;
     writer.execute_batch("BEGIN IMMEDIATE").expect("the service waits for the provider");
+    answer.send_replace(true);
     // Most likely the answers are there, and the record of them waits for us; before, it comes to the same.
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
     let killing = bench.kill_and_follow(1, posting);
     let let_go = async { writer.execute_batch("ROLLBACK").expect("nothing was done") };
     assert_eq!(tokio::join!(killing, let_go).0, "sent");

@@ -2,16 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::time::interval;
-
-use super::{FAST, IN_FLIGHT, UNLIMITED};
+use super::{FAST, IN_FLIGHT, UNLIMITED, at_most_every};
 use crate::support::chance::{duration, seeded};
-use crate::support::installation::{Installation, PHONES, SLACK};
+use crate::support::installation::{Installation, PHONES, Program, SLACK};
 use crate::support::ledger::{Allowed, Ledger};
 use crate::support::provider::{Provider, Reply};
 use crate::support::redis_server::RedisServer;
 
-/// Messages for each second of a storm: what the slowest machine delivers.
+/// Messages for each second of a storm. A slow machine takes the last ones when it is over.
 const PER_SECOND: u32 = 50;
 
 /// Too short for more than the first look at what others left.
@@ -37,11 +35,13 @@ async fn workers_are_killed_every_half_second() {
         tokio::spawn(async move { ledger.post_all(&poster, &doors, 0..number, 8).await })
     };
     let began = Instant::now();
-    let mut every = interval(Duration::from_millis(500));
+    let mut every = at_most_every(Duration::from_millis(500));
     let mut kills = 0;
-    while !posting.is_finished() || began.elapsed() < storm {
+    while began.elapsed() < storm {
         every.tick().await;
         let victim = chance.usize(..workers.len());
+        // However long its start takes here.
+        installation.wait_for_readiness(&mut workers[victim], 200).await;
         ledger.fault();
         workers[victim].kill();
         kills += 1;
@@ -83,11 +83,13 @@ async fn a_storm_of_kills_makes_poison_of_nothing_where_leases_are_as_long_as_th
         tokio::spawn(async move { ledger.post_all(&poster, &[door], 0..number, 8).await })
     };
     let began = Instant::now();
-    let mut every = interval(Duration::from_millis(700));
+    let mut every = at_most_every(Duration::from_millis(700));
     let mut kills = 0;
-    while !posting.is_finished() || began.elapsed() < storm {
+    while began.elapsed() < storm {
         every.tick().await;
         let victim = chance.usize(..workers.len());
+        // However long its start takes here.
+        installation.wait_for_readiness(&mut workers[victim], 200).await;
         ledger.fault();
         workers[victim].kill();
         kills += 1;
@@ -99,6 +101,14 @@ async fn a_storm_of_kills_makes_poison_of_nothing_where_leases_are_as_long_as_th
     let figures = ledger.check(&installation, &provider, allowed).await;
     figures.show("storm, leases of 15 s", "one of three workers killed every 0.7 s");
     assert_eq!(figures.messages, number as usize);
+}
+
+/// How much a worker says it has taken over.
+async fn taken_over(installation: &Installation, worker: &Program) -> usize {
+    let (_, metrics) = installation.ops(worker, "metrics").await.expect("it answers");
+    let reclaimed =
+        metrics.lines().find_map(|line| line.strip_prefix("sms_broadcaster_leases_reclaimed_total "));
+    reclaimed.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no number in {metrics}"))
 }
 
 /// None of them lives until it looks for abandoned work for the second time.
@@ -117,16 +127,22 @@ async fn workers_that_never_live_long_take_over_from_each_other() {
     provider.wait_until("it has all three in hand", |requests| requests.len() == 3).await;
     ledger.fault();
     first.kill();
-    let mut lives = 0;
+    let (mut lives, mut heirs) = (0, 0);
     while provider.requests().len() < 6 {
         assert!(lives < 40, "{lives} workers left what the first one left");
+        let before = provider.requests().len();
         let mut worker = installation.start("sms-worker").await;
         tokio::time::sleep(LIFE).await;
+        // What it took over it sends, however slow the machine is.
+        let taken_over = taken_over(&installation, &worker).await;
+        provider.wait_until("it sent that", |requests| requests.len() >= before + taken_over).await;
         worker.kill();
         lives += 1;
+        heirs += usize::from(taken_over > 0);
     }
     let _last = installation.start("sms-worker").await;
-    let allowed = Allowed { duplicates: 6, ..Allowed::default() };
+    // Whatever a worker sent may not be recorded.
+    let allowed = Allowed { duplicates: 3 * (heirs + 1), ..Allowed::default() };
     let figures = ledger.check(&installation, &provider, allowed).await;
     figures.show("short lives", "each worker is killed a quarter of a second after it is ready");
 }
@@ -146,7 +162,7 @@ async fn the_embedded_service_is_killed_under_load() {
     };
     let began = Instant::now();
     let mut kills = 0;
-    while !posting.is_finished() || began.elapsed() < storm {
+    while began.elapsed() < storm {
         tokio::time::sleep(Duration::from_millis(chance.u64(200..1200))).await;
         ledger.fault();
         service.kill();

@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use super::bench::{Bench, GUARD, MINUTE, expansion, id, ids, message, queue_on, sms};
 use crate::support::redis_server::RedisServer;
+use crate::support::waiting::until;
 
 /// Asks until the server answers again.
 async fn until_back(queue: &RedisQueue) {
@@ -141,8 +142,7 @@ async fn a_wait_that_the_server_breaks_off_fails_at_once() {
     let waiting = timeout(GUARD, queue.wait(&lane, &mark, 2 * MINUTE));
     let server = &mut bench.server;
     let (waited, ()) = tokio::join!(waiting, async {
-        // The wait is on its way before the server ends.
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        until("the server has somebody waiting", || server.info("blocked_clients") > 0).await;
         server.kill();
     });
     assert!(is_unavailable(&waited.unwrap()));

@@ -27,7 +27,7 @@ pub(crate) const PHONES: [&str; 2] = ["+12025550147", "+12025550169"];
 pub(crate) const SLACK: &str = "mfa";
 
 /// The longest a program may take to become ready, or a condition to come true.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Between two looks at something that is to change.
 pub(crate) const LOOK: Duration = Duration::from_millis(20);

@@ -22,10 +22,10 @@ pub(crate) const SENDER: &str = "+12223334444";
 const RECIPIENTS: [&str; 3] = [PHONES[0], PHONES[1], SLACK];
 
 /// How long a message that is refused is brought again and again.
-const STUBBORNNESS: Duration = Duration::from_secs(60);
+const STUBBORNNESS: Duration = Duration::from_secs(120);
 
 /// How long it may take until all is at rest.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// What was posted and what was broken.
 #[derive(Default)]

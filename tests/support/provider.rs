@@ -25,7 +25,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use sms_broadcaster::clock::Clock;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -36,12 +36,13 @@ pub(crate) const ACCOUNT_SID: &str = "AC0123456789abcdef0123456789abcdef";
 pub(crate) const AUTH_TOKEN: &str = "fedcba9876543210fedcba9876543210";
 
 /// How long [`Provider::wait_until`] waits before it fails the test.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// How a destination answers one request.
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
     delay: Duration,
+    held: Option<watch::Receiver<bool>>,
     how: How,
 }
 
@@ -64,13 +65,13 @@ enum Then {
 impl Reply {
     /// What the real provider says: acceptance of a good request, an error for a bad one.
     pub(crate) fn ok() -> Self {
-        Self { delay: Duration::ZERO, how: How::AsProvider }
+        Self { delay: Duration::ZERO, held: None, how: How::AsProvider }
     }
 
     /// A status with an empty body.
     pub(crate) fn status(status: u16) -> Self {
         let how = How::Fixed { status, headers: Vec::new(), body: String::new(), then: Then::End };
-        Self { delay: Duration::ZERO, how }
+        Self { delay: Duration::ZERO, held: None, how }
     }
 
     /// Twilio's error body with this code.
@@ -85,12 +86,12 @@ impl Reply {
 
     /// Reads the request and never answers.
     pub(crate) fn hang() -> Self {
-        Self { delay: Duration::ZERO, how: How::Hang }
+        Self { delay: Duration::ZERO, held: None, how: How::Hang }
     }
 
     /// Reads the request and closes the connection.
     pub(crate) fn close() -> Self {
-        Self { delay: Duration::ZERO, how: How::Close }
+        Self { delay: Duration::ZERO, held: None, how: How::Close }
     }
 
     /// Adds a header to a fixed answer.
@@ -129,6 +130,12 @@ impl Reply {
     /// Waits before it does what it does.
     pub(crate) fn delayed(mut self, delay: Duration) -> Self {
         self.delay = delay;
+        self
+    }
+
+    /// Waits for the test to say `true` before it does what it does.
+    pub(crate) fn held(mut self, until: &watch::Sender<bool>) -> Self {
+        self.held = Some(until.subscribe());
         self
     }
 }
@@ -277,7 +284,7 @@ impl Provider {
     }
 
     /// Waits until `condition` holds for all requests so far. Fails the test, saying `what` it waited for
-    /// and what arrived instead, when that takes longer than 30 seconds.
+    /// and what arrived instead, when that takes longer than [`PATIENCE`].
     pub(crate) async fn wait_until(&self, what: &str, condition: impl Fn(&[Received]) -> bool) {
         self.wait_for(what, |state| condition(&state.received)).await;
     }
@@ -369,7 +376,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
         None => received.field("To").unwrap_or_default(),
     };
 
-    let Reply { delay, how } = {
+    let Reply { delay, held, how } = {
         let mut state = shared.lock();
         let scripted = state.scripts.get_mut(&received.destination).and_then(VecDeque::pop_front);
         let reply = scripted.or_else(|| state.always.get(&received.destination).cloned());
@@ -387,6 +394,10 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
     shared.changed.notify_waiters();
 
     tokio::time::sleep(delay).await;
+    if let Some(mut held) = held {
+        // A test that has ended holds nothing any more.
+        let _ = held.wait_for(|is_over| *is_over).await;
+    }
     match how {
         How::Fixed { status, headers, body, then } => {
             let mut response = Response::builder().status(status);

@@ -1,9 +1,10 @@
 //! A real redis-server of a test's own: free port, empty folder, ended with the test.
 
-use std::io::{self, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -12,7 +13,7 @@ use super::installation::command;
 use super::ports::free_port;
 use super::waiting::until;
 
-/// The longest an answer, or the first one after the start, may take.
+/// The longest an answer, or its start, may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running redis-server. Dropping it kills the process and removes its folder.
@@ -44,9 +45,7 @@ impl RedisServer {
         let (under, extra) = (owned(under), owned(extra));
         let port = free_port();
         let child = spawn(&under, port, folder.path(), &extra);
-        let mut server = Self { child, port, folder, extra, under };
-        assert!(server.answers(), "redis-server did not start with {:?}", server.extra);
-        server
+        Self { child, port, folder, extra, under }
     }
 
     /// `redis://127.0.0.1:{port}`.
@@ -69,7 +68,6 @@ impl RedisServer {
     pub(crate) fn restart(&mut self) {
         self.kill();
         self.child = spawn(&self.under, self.port, self.folder.path(), &self.extra);
-        assert!(self.answers(), "redis-server did not come back");
     }
 
     /// Starts it again on the same port and data, with other options than before.
@@ -96,29 +94,6 @@ impl RedisServer {
         let mut reply = String::new();
         stream.read_to_string(&mut reply).expect("a reply");
         reply.strip_suffix("+OK\r\n").unwrap_or(&reply).trim_end().to_owned()
-    }
-
-    /// Whether it comes to answer PING before it ends or its time is over: it, and not somebody else at its port.
-    fn answers(&mut self) -> bool {
-        let itself = format!("\r\nprocess_id:{}\r\n", self.pid());
-        let end = Instant::now() + PATIENCE;
-        while Instant::now() < end && self.child.try_wait().ok().flatten().is_none() {
-            if self.greet().is_ok_and(|answer| answer.starts_with("+PONG\r\n") && answer.contains(&itself)) {
-                return true;
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        false
-    }
-
-    /// What is answered at its port to PING and to who it is.
-    fn greet(&self) -> io::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(b"PING\r\nINFO server\r\nQUIT\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
     }
 
     /// A number that `INFO` tells under this name.
@@ -158,8 +133,9 @@ impl Drop for RedisServer {
     }
 }
 
+/// Starts one, and waits until it says itself that it is ready: somebody else may answer at its port.
 fn spawn(under: &[String], port: u16, folder: &Path, extra: &[String]) -> Child {
-    command(under, "redis-server")
+    let mut child = command(under, "redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"])
         .arg(folder)
         .args([
@@ -176,8 +152,28 @@ fn spawn(under: &[String], port: u16, folder: &Path, extra: &[String]) -> Child 
             "0",
         ])
         .args(extra)
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .expect("redis-server can be started; ./test installs it")
+        .expect("redis-server can be started; ./test installs it");
+    let log = BufReader::new(child.stdout.take().expect("its standard output"));
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        // To the end, so that it never waits for us.
+        for line in log.lines().map_while(Result::ok) {
+            let _ = tell.send(line);
+        }
+    });
+    let (end, mut said) = (Instant::now() + PATIENCE, Vec::new());
+    while !said.last().is_some_and(|line: &String| line.contains("Ready to accept connections")) {
+        match told.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            Ok(line) => said.push(line),
+            Err(why) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("redis-server is not ready ({why}); it said {said:#?}");
+            }
+        }
+    }
+    child
 }
