@@ -28,7 +28,7 @@ use crate::metrics::RedisCondition;
 use crate::queue::contract::{
     Acceptance, BUSY_DELAY, Claim, Claimed, Cursor, Expansion, Housekept, Lane, Lease, LeaseKey, Mark,
     NewMessage, Owner, Queue, QueueError, QueueSettings, SUSPECT_HAND_OUTS, Settle, Settled, Swept,
-    Unrecorded,
+    Unrecorded, Work,
 };
 
 /// A queue on a Redis that many processes share, or on a Redis Cluster. Cheap to make; connects when it is
@@ -216,6 +216,19 @@ impl RedisQueue {
         claimed.wait = Some(claimed.wait.map_or(BUSY_DELAY, |wait| wait.min(BUSY_DELAY)));
     }
 
+    /// Keeps back work that somebody put into another shard than its own: nothing that became of it could be
+    /// recorded, and it would be sent until its deadline.
+    fn keep_what_is_at_home(&self, shard: usize, items: &mut Vec<Work>) {
+        items.retain(|work| {
+            let delivery = &work.lease.key().work;
+            let home = self.shards[shard].partition.home_of_stray(&delivery.message);
+            if let Some(home) = home {
+                tracing::error!(%delivery, shard, home, "work stands in the wrong shard and is not sent");
+            }
+            home.is_none()
+        });
+    }
+
     fn first_shard_on(&self, server: usize) -> usize {
         let is_on_it = |shard: &Arc<Shard>| Arc::ptr_eq(&shard.server, &self.servers[server]);
         self.shards.iter().position(is_on_it).unwrap_or(0)
@@ -325,7 +338,8 @@ impl Queue for RedisQueue {
             });
             for (number, answer) in join_all(calls).await {
                 match answer {
-                    Ok(claimed) => {
+                    Ok(mut claimed) => {
+                        self.keep_what_is_at_home(number, &mut claimed.items);
                         room = room.saturating_sub(claimed.items.len());
                         answers.push((number, claimed));
                     }
@@ -426,7 +440,8 @@ impl Queue for RedisQueue {
             // Of another shard than the cursor was in.
             let cursor = if number == from { std::mem::take(&mut inner) } else { String::new() };
             match self.shards[number].sweep(owner, lane, max, Cursor(cursor)).await {
-                Ok(swept) => {
+                Ok(mut swept) => {
+                    self.keep_what_is_at_home(number, &mut swept.items);
                     let cursor = match swept.cursor {
                         Cursor(inner) if !inner.is_empty() => Cursor(format!("{number} {inner}")),
                         _ if number + 1 < of => Cursor(format!("{} ", number + 1)),
