@@ -306,9 +306,7 @@ impl Queue for RedisQueue {
             return self.shards[first].accept(batch).await;
         }
         let parts = self.parted(batch.iter().cloned(), |message| &message.id);
-        let calls = parts.iter().map(|(shard, _, messages)| self.shards[*shard].accept(messages));
-        let answers = join_all(calls).await.into_iter().collect::<Result<Vec<_>, _>>()?;
-        Ok(in_order(parts.iter().map(|(_, places, _)| places), answers))
+        answered(&parts, |shard, messages| self.shards[shard].accept(messages)).await
     }
 
     /// Asks one shard, by turns, and then the others for a share each of what is left: with much to do one call
@@ -367,11 +365,8 @@ impl Queue for RedisQueue {
             return shard.expand(owner, batch).await;
         }
         let parts = self.parted(batch, |expansion| &expansion.lease.key().work.message);
-        let calls = parts.iter().map(|(shard, _, expansions)| self.shards[*shard].try_expand(expansions));
-        match join_all(calls).await.into_iter().collect::<Result<Vec<_>, _>>() {
-            Ok(answers) => Ok(in_order(parts.iter().map(|(_, places, _)| places), answers)),
-            Err(error) => Err(Unrecorded { batch: put_together(parts), error }),
-        }
+        let answers = answered(&parts, |shard, expansions| self.shards[shard].try_expand(expansions)).await;
+        answers.map_err(|error| Unrecorded { batch: put_together(parts), error })
     }
 
     async fn settle(&self, owner: &Owner, batch: Vec<Settle>) -> Result<Vec<Settled>, Unrecorded<Settle>> {
@@ -379,21 +374,19 @@ impl Queue for RedisQueue {
             return shard.settle(owner, batch).await;
         }
         let parts = self.parted(batch, |settle| &settle.lease.key().work.message);
-        let calls = parts.iter().map(async |(shard, _, settles)| {
-            let answers = self.shards[*shard].try_settle(owner, settles).await?;
+        let settle = async |shard: usize, settles: &[Settle]| {
+            let answers = self.shards[shard].try_settle(owner, settles).await?;
             let took = |settled: &Settled| matches!(settled, Settled::Delayed | Settled::Dead(_));
             let paused = settles.iter().zip(&answers).filter(|(_, settled)| took(settled));
             let paused = paused.filter_map(|(settle, _)| match settle.settlement {
                 Settlement::Pause { until, .. } => Some((settle.lease.key().clone(), until)),
                 _ => None,
             });
-            self.hold_elsewhere(*shard, paused.collect()).await;
+            self.hold_elsewhere(shard, paused.collect()).await;
             Ok(answers)
-        });
-        match join_all(calls).await.into_iter().collect::<Result<Vec<_>, _>>() {
-            Ok(answers) => Ok(in_order(parts.iter().map(|(_, places, _)| places), answers)),
-            Err(error) => Err(Unrecorded { batch: put_together(parts), error }),
-        }
+        };
+        let answers = answered(&parts, settle).await;
+        answers.map_err(|error| Unrecorded { batch: put_together(parts), error })
     }
 
     async fn renew(&self, owner: &Owner, leases: &[LeaseKey]) -> Result<Vec<LeaseKey>, QueueError> {
@@ -523,6 +516,20 @@ impl Queue for RedisQueue {
         kept.extend(listening.into_iter().map(|(server, _, begun)| ((lane.clone(), server), begun)));
         result
     }
+}
+
+/// What the shards answer to the parts of a batch, one answer each, in the order of the whole; the first error if one
+/// of them fails.
+async fn answered<'a, T, R, F>(
+    parts: &'a Parted<T>,
+    ask: impl Fn(usize, &'a [T]) -> F,
+) -> Result<Vec<R>, QueueError>
+where
+    F: Future<Output = Result<Vec<R>, QueueError>>,
+{
+    let calls = parts.iter().map(|(shard, _, items)| ask(*shard, items));
+    let answers = join_all(calls).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+    Ok(in_order(parts.iter().map(|(_, places, _)| places), answers))
 }
 
 /// Brings answers of parts into the order of the whole.
