@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
 use tokio::time::interval;
 
 use super::{FAST, IN_FLIGHT};
 use crate::support::chance::{duration, seeded};
-use crate::support::installation::{Installation, PHONES, SLACK};
+use crate::support::installation::{Installation, PHONES, Program, SLACK};
 use crate::support::ledger::{Allowed, Ledger};
 use crate::support::provider::{Provider, Reply};
 use crate::support::redis_server::RedisServer;
@@ -16,6 +17,32 @@ const PER_SECOND: u32 = 50;
 
 /// Too short for more than the first look at what others left.
 const LIFE: Duration = Duration::from_millis(250);
+
+/// While `posting` goes on, and for `storm` at least, kills one of `workers` `every` so often and starts another in
+/// its place. Returns how many were killed.
+async fn kill_while(
+    posting: JoinHandle<()>,
+    storm: Duration,
+    every: Duration,
+    installation: &Installation,
+    ledger: &Ledger,
+    workers: &mut [Program],
+    chance: &mut fastrand::Rng,
+) -> usize {
+    let began = Instant::now();
+    let mut every = interval(every);
+    let mut kills = 0;
+    while !posting.is_finished() || began.elapsed() < storm {
+        every.tick().await;
+        let victim = chance.usize(..workers.len());
+        ledger.fault();
+        workers[victim].kill();
+        kills += 1;
+        workers[victim] = installation.program("sms-worker").spawn();
+    }
+    posting.await.unwrap();
+    kills
+}
 
 #[tokio::test]
 async fn workers_are_killed_every_half_second() {
@@ -36,18 +63,8 @@ async fn workers_are_killed_every_half_second() {
         let doors = [ingresses[0].ingress, ingresses[1].ingress];
         tokio::spawn(async move { ledger.post_all(&poster, &doors, 0..number, 8).await })
     };
-    let began = Instant::now();
-    let mut every = interval(Duration::from_millis(500));
-    let mut kills = 0;
-    while !posting.is_finished() || began.elapsed() < storm {
-        every.tick().await;
-        let victim = chance.usize(..workers.len());
-        ledger.fault();
-        workers[victim].kill();
-        kills += 1;
-        workers[victim] = installation.program("sms-worker").spawn();
-    }
-    posting.await.unwrap();
+    let every = Duration::from_millis(500);
+    let kills = kill_while(posting, storm, every, &installation, &ledger, &mut workers, &mut chance).await;
     // Killed five times with one and the same delivery in hand, it counts as poison; it was sent all the same.
     let allowed = Allowed { duplicates: kills * IN_FLIGHT, dead: kills, ..Allowed::default() };
     let figures = ledger.check(&installation, &provider, allowed).await;
@@ -83,18 +100,8 @@ async fn a_storm_of_kills_makes_poison_of_nothing_where_leases_are_as_long_as_th
         let (ledger, poster, door) = (ledger.clone(), installation.poster().clone(), ingress.ingress);
         tokio::spawn(async move { ledger.post_all(&poster, &[door], 0..number, 8).await })
     };
-    let began = Instant::now();
-    let mut every = interval(Duration::from_millis(700));
-    let mut kills = 0;
-    while !posting.is_finished() || began.elapsed() < storm {
-        every.tick().await;
-        let victim = chance.usize(..workers.len());
-        ledger.fault();
-        workers[victim].kill();
-        kills += 1;
-        workers[victim] = installation.program("sms-worker").spawn();
-    }
-    posting.await.unwrap();
+    let every = Duration::from_millis(700);
+    let kills = kill_while(posting, storm, every, &installation, &ledger, &mut workers, &mut chance).await;
     // By default each channel has 64 attempts in hand.
     let allowed = Allowed { duplicates: kills * 2 * 64, ..Allowed::default() };
     let figures = ledger.check(&installation, &provider, allowed).await;
