@@ -94,6 +94,7 @@ pub(super) async fn attempt(parts: &AttemptParts, work: Work, hold: Hold, mut sl
     let outcome = send(parts, dispatch, &work, &mut slot, &mut in_flight).await;
     let took = began.elapsed();
     slot.turn_to_recording().await;
+    drop(in_flight);
     parts.shared.metrics.attempt(parts.id.as_str(), &outcome, took.as_secs_f64());
     span.attempted(work.attempts + 1, &outcome);
     let progress =
