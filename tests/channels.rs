@@ -27,7 +27,7 @@ const FROM: &str = "+15005550006";
 /// Longer than any answer on loopback takes, shorter than anybody's patience.
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// For attempts that are meant to run into it.
-const SHORT: Duration = Duration::from_millis(300);
+const SHORT: Duration = Duration::from_millis(800);
 
 fn http() -> HttpClient {
     HttpClient::for_plain_http(Clock::system())
@@ -399,8 +399,10 @@ async fn a_connection_that_does_not_come_about_in_time_sent_nothing() {
 #[tokio::test]
 async fn an_answer_that_comes_after_the_deadline_still_counts() {
     let provider = Provider::start();
-    provider.always(PHONE, Reply::ok().delayed(Duration::from_millis(400)));
-    let late = Dispatch { time_left: Duration::from_millis(100), ..dispatch(phone(PHONE), "code 493817") };
+    // Time enough to connect and to write.
+    let time_left = Duration::from_secs(1);
+    provider.always(PHONE, Reply::ok().delayed(time_left + Duration::from_millis(200)));
+    let late = Dispatch { time_left, ..dispatch(phone(PHONE), "code 493817") };
     let outcome = attempt(&sms(&provider, TIMEOUT), late).await;
     assert_eq!(said(&outcome), "delivered ok 201");
     assert_eq!(provider.received(PHONE)[0].field("ValidityPeriod").as_deref(), Some("1"));

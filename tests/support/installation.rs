@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use reqwest::Client;
@@ -62,6 +63,8 @@ pub(crate) struct Launch<'a> {
 pub(crate) struct Program {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
+    /// Who reads what it writes, to its end.
+    readers: Vec<JoinHandle<()>>,
     /// Where its ingress listens, if it has one.
     pub(crate) ingress: u16,
     /// Where it serves `/metrics` and the like.
@@ -321,21 +324,23 @@ impl Launch<'_> {
             .spawn()
             .expect("the program starts");
         let lines = Arc::default();
-        keep(child.stdout.take().expect("its standard output"), &lines);
-        keep(child.stderr.take().expect("its standard error"), &lines);
-        Program { child, lines, ingress, ops }
+        let readers = vec![
+            keep(child.stdout.take().expect("its standard output"), &lines),
+            keep(child.stderr.take().expect("its standard error"), &lines),
+        ];
+        Program { child, lines, readers, ingress, ops }
     }
 }
 
 /// Reads to the end so that the program never waits for us. What it says is also shown when the test fails.
-fn keep(from: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) {
+fn keep(from: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
     let lines = Arc::clone(lines);
     std::thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
             println!("{line}");
             lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
         }
-    });
+    })
 }
 
 impl Program {
@@ -348,12 +353,22 @@ impl Program {
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.read_to_the_end();
     }
 
     /// SIGTERM, and its exit code.
     pub(crate) fn stop(&mut self) -> Option<i32> {
         self.signal("TERM");
-        self.child.wait().ok()?.code()
+        let status = self.child.wait().ok()?;
+        self.read_to_the_end();
+        status.code()
+    }
+
+    /// Once it has ended: all it wrote is in its log.
+    fn read_to_the_end(&mut self) {
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
     }
 
     /// Sends a signal by its short name.
@@ -363,7 +378,9 @@ impl Program {
 
     /// How it ended, if it did.
     pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("it is our child")
+        let status = self.child.try_wait().expect("it is our child")?;
+        self.read_to_the_end();
+        Some(status)
     }
 
     /// Waits for its end.
@@ -378,7 +395,7 @@ impl Program {
         }
     }
 
-    /// Everything it wrote so far, line by line.
+    /// Everything it wrote so far, line by line; all it ever wrote once it is known to have ended.
     pub(crate) fn log(&self) -> Vec<String> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
