@@ -307,6 +307,14 @@ impl StoreKind {
             Self::Redis(_) => "redis",
         }
     }
+
+    /// Parts of it that are known to be away.
+    fn parts_away(&self) -> usize {
+        match self {
+            Self::Embedded(_) => 0,
+            Self::Redis(queue) => queue.shards_away(),
+        }
+    }
 }
 
 impl Store {
@@ -427,7 +435,12 @@ impl Probe for ServiceProbe {
             Some((spooling, _)) => spooling.can_take().await,
             None => self.queue.ping().await.map(|()| false),
         };
-        let word = taking.map(|is_spooled| if is_spooled { "spooling" } else { "ok" });
+        let word = taking.map(|is_spooled| match is_spooled {
+            true => "spooling",
+            // The others work: whoever sends nobody here any more stops them too.
+            false if self.kind.parts_away() > 0 => "partly",
+            false => "ok",
+        });
         word.map_err(|error| match error {
             QueueError::Unavailable(_) => "unavailable",
             QueueError::Exhausted(_) => "full",
@@ -438,6 +451,7 @@ impl Probe for ServiceProbe {
     async fn metrics(&self) -> String {
         let (is_up, (), ()) = tokio::join!(self.read_store(), self.read_server(), self.read_spool());
         self.queue_metrics.up.set(is_up.into());
+        self.queue_metrics.parts_away.set(i64::try_from(self.kind.parts_away()).unwrap_or(i64::MAX));
         self.metrics.draining(self.draining.is_cancelled());
         self.metrics.render()
     }

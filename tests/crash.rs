@@ -41,8 +41,9 @@ const STEADY: &str = "[worker]\nlease = \"10s\"\nconcurrency = 16\n\n[retry]\nba
 const UNLIMITED: &str = "[channel.sms]\nrate = \"off\"\nrate_per_destination = \"off\"\n\n\
     [channel.slack]\nrate = \"off\"\nrate_per_destination = \"off\"\n";
 
-/// The most one worker of [`FAST`] and [`STEADY`] has in hand of each message's three deliveries.
-const IN_FLIGHT: usize = 2 * 16;
+/// The most one worker of [`FAST`] and [`STEADY`] has in hand: for each of two channels 16 attempts, and 16 outcomes that
+/// are being recorded.
+const IN_FLIGHT: usize = 2 * (16 + 16);
 
 /// Makes everything that waits due at one moment, so many ms from now; ends with how much that is.
 const DUE_AT_ONCE: &str = "local now = redis.call('TIME') \

@@ -30,7 +30,8 @@ pub(crate) const ALL: &[Chart] = &[
         title: "Deliveries per second from a standing backlog",
         bars: &[
             ("deliver", "SMS Broadcaster: deliveries", "SMS Broadcaster, one worker"),
-            ("deliver", "BullMQ: deliveries", "BullMQ, concurrency 200"),
+            ("deliver", "BullMQ: deliveries", "BullMQ at 200, undici"),
+            ("deliver", "BullMQ with fetch: deliveries", "BullMQ at 200, fetch"),
         ],
     },
     Chart {

@@ -33,9 +33,10 @@ pub(crate) enum Recipients {
 /// A folder with configuration.
 pub(crate) struct Ours {
     folder: TempDir,
+    /// Not with the configuration: that folder is watched for changes, and every line would be one.
+    logs: TempDir,
     provider: String,
     more: String,
-    log: PathBuf,
 }
 
 /// A running program of ours.
@@ -68,14 +69,13 @@ impl Ours {
             crate::fixtures::FROM
         );
         fs::write(folder.path().join("subscribers.toml"), subscribers)?;
-        let log = folder.path().join("log");
         let mut text = match store {
             Store::Redis(port) => format!("backend = \"redis\"\nurl = \"redis://127.0.0.1:{port}\"\n"),
             Store::Embedded => "backend = \"embedded\"\npath = \"queue.db\"\n".to_owned(),
         };
         let _ = writeln!(text, "{queue}\n\n{more}");
         let provider = provider.to_owned();
-        Ok(Self { folder, provider, more: text, log })
+        Ok(Self { folder, logs: tempfile::tempdir()?, provider, more: text })
     }
 
     /// The file of the embedded queue.
@@ -101,7 +101,7 @@ impl Ours {
         }
         command.arg("--config").arg(&file);
         let began = Instant::now();
-        let mut process = Process::start(command, &self.log)?;
+        let mut process = Process::start(command, &self.logs.path().join(program))?;
         process.wait_until_ready(ops, "/readyz")?;
         Ok(Program { process, ingress, ready_after: began.elapsed() })
     }

@@ -54,6 +54,17 @@ impl Peers {
 
     /// Starts `program` and waits until it is ready.
     pub(crate) fn start(&self, program: &str, redis: u16, provider: &str) -> io::Result<Peer> {
+        self.start_with("undici", program, redis, provider)
+    }
+
+    /// The same with another HTTP client: `undici` or `fetch`.
+    pub(crate) fn start_with(
+        &self,
+        client: &str,
+        program: &str,
+        redis: u16,
+        provider: &str,
+    ) -> io::Result<Peer> {
         let port = free_port()?;
         let mut command = Command::new("node");
         command
@@ -62,6 +73,7 @@ impl Peers {
             .env("PORT", port.to_string())
             .env("REDIS_PORT", redis.to_string())
             .env("PROVIDER", provider)
+            .env("CLIENT", client)
             .env("ACCOUNT", ACCOUNT)
             .env("AUTH_TOKEN", TOKEN)
             .env("PUBLIC_URL", PUBLIC_URL);

@@ -13,10 +13,28 @@ use crate::process::pause;
 use crate::webhooks::{DIGITS, MARK};
 use crate::wire::Incoming;
 
-const CREATED: &[u8] =
-    b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: 73\r\n\r\n\
-    {\"sid\":\"SM00000000000000000000000000000000\",\"status\":\"queued\",\"code\":null}";
-const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nok";
+/// What Twilio's API and a Slack webhook answer, head and body.
+struct Answers {
+    created: Vec<u8>,
+    ok: Vec<u8>,
+}
+
+impl Answers {
+    fn new() -> Self {
+        let created = r#"{"sid":"SM00000000000000000000000000000000","status":"queued","code":null}"#;
+        Self {
+            created: answer("201 Created", "application/json", created),
+            ok: answer("200 OK", "text/html", "ok"),
+        }
+    }
+}
+
+/// An answer whose length is that of its body: one byte too many, and no client keeps the connection.
+fn answer(status: &str, kind: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}")
+        .into_bytes()
+}
 
 /// One message that arrived: its number, and when.
 #[derive(Clone, Copy)]
@@ -25,8 +43,8 @@ pub(crate) struct Arrival {
     pub(crate) at: Instant,
 }
 
-#[derive(Default)]
 struct Shared {
+    answers: Answers,
     received: AtomicU64,
     delay_ms: AtomicU64,
     arrivals: Mutex<Vec<Arrival>>,
@@ -44,7 +62,12 @@ impl Receiver {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            answers: Answers::new(),
+            received: AtomicU64::default(),
+            delay_ms: AtomicU64::default(),
+            arrivals: Mutex::default(),
+        });
         let serving = Arc::clone(&shared);
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -101,7 +124,8 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut incoming = Incoming::default();
     while let Some(request) = incoming.next(&mut stream).await? {
-        let answer = if request.head.starts_with(b"POST /slack") { OK } else { CREATED };
+        let is_slack = request.head.starts_with(b"POST /slack");
+        let answer = if is_slack { &shared.answers.ok } else { &shared.answers.created };
         if let Some(number) = number_in(request.body) {
             let arrival = Arrival { number, at: Instant::now() };
             shared.arrivals.lock().expect("nothing panics while it holds this").push(arrival);

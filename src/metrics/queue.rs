@@ -64,6 +64,8 @@ const FAILURES: [&str; 3] = ["unavailable", "exhausted", "unusable"];
 pub struct QueueMetrics {
     /// Whether the store answered when the metrics were last read.
     pub up: IntGauge,
+    /// Parts of the store that were away when they were last asked.
+    pub parts_away: IntGauge,
     calls: HistogramVec,
     errors: IntCounterVec,
 }
@@ -77,6 +79,11 @@ impl QueueMetrics {
                 registry,
                 "queue_up",
                 "Whether the store answered when the metrics were last read.",
+            ),
+            parts_away: int_gauge(
+                registry,
+                "queue_parts_away",
+                "Shards of the store whose server was away when this process last asked it.",
             ),
             calls: histogram_vec(
                 registry,

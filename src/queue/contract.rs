@@ -36,7 +36,11 @@
 //!   the request delays only its own work; in a lane's order, work of other destinations passes it.
 //! * **Q13 crashes are counted apart** — every hand-out of the same work after a lost lease raises its
 //!   `handed_out`; more than [`MAX_HAND_OUTS`] end it as poison. Attempts, pauses, renewals and
-//!   releases do not. Of work that is suspected (see [`SUSPECT_HAND_OUTS`]) a call hands out one piece.
+//!   releases do not. Nor does a hand-out that its owner outlived: one that was heard of, by a claim, a
+//!   renewal or a sweep, when at least half of the lease was over and it was not renewed. It lives, so the
+//!   answer or the lease was lost and the work did not take it down; such work goes on until it is settled
+//!   or its deadline is over. Of work that is suspected (see [`SUSPECT_HAND_OUTS`]) a call hands out one
+//!   piece.
 //! * **Q14 recovery** — `sweep` takes over work whose lease ran out, all of it in the course of several
 //!   calls that pass the cursor on, and notes that it may have been sent.
 //! * **Q15 release** — released work is ready at once, as if it had not been handed out.
@@ -291,7 +295,7 @@ pub struct Work {
     pub deadline: Timestamp,
     /// When the message was accepted, by the store's clock.
     pub accepted_at: Timestamp,
-    /// Hand-outs of this work, this one included; reset by every retry, pause and requeue.
+    /// Hand-outs of this work that count, this one included; reset by every retry, pause and requeue.
     pub handed_out: u32,
 }
 

@@ -49,7 +49,7 @@ struct Ended {
     span: ActiveSpan,
 }
 
-/// Makes one attempt and records what came of it. Keeps `hold` and `slot` until that is recorded.
+/// Makes one attempt and records what came of it. Keeps `hold`, and a place among the `slot`s, until that is recorded.
 pub(super) async fn attempt(parts: &AttemptParts, work: Work, hold: Hold, mut slot: Slot, time: StoreTime) {
     let mut in_flight = parts.shared.metrics.in_flight(parts.id.as_str());
     let message = InboundMessage::from_payload(&work.lease.key().work.message, &work.payload).ok();
@@ -93,6 +93,8 @@ pub(super) async fn attempt(parts: &AttemptParts, work: Work, hold: Hold, mut sl
     let began = Instant::now();
     let outcome = send(parts, dispatch, &work, &mut slot, &mut in_flight).await;
     let took = began.elapsed();
+    slot.turn_to_recording().await;
+    drop(in_flight);
     parts.shared.metrics.attempt(parts.id.as_str(), &outcome, took.as_secs_f64());
     span.attempted(work.attempts + 1, &outcome);
     let progress =

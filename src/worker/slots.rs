@@ -4,6 +4,9 @@
 //! [`SLOW_AFTER`] moves to a larger slow side and gives its slot back, so the lane goes on. Of the slow
 //! side one destination gets a quarter of the lane's concurrency; beyond that the claims name it busy
 //! and leave its work where it is.
+//!
+//! One that has ended moves to a third side while its outcome is recorded: the next may begin meanwhile. That
+//! side has the lane's concurrency too, so what was sent and is not recorded stays bounded.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,6 +35,7 @@ const ENOUGH: usize = 4;
 pub(super) struct Slots {
     quick: Arc<Semaphore>,
     slow: Arc<Semaphore>,
+    recording: Arc<Semaphore>,
     /// Slots that are worth a claim.
     enough: usize,
     slow_per_destination: usize,
@@ -52,6 +56,7 @@ impl Slots {
         Arc::new(Self {
             quick: Arc::new(Semaphore::new(concurrency)),
             slow: Arc::new(Semaphore::new(concurrency * SLOW_FACTOR)),
+            recording: Arc::new(Semaphore::new(concurrency)),
             enough: concurrency / ENOUGH,
             slow_per_destination: (concurrency / 4).max(1),
             slow_by_destination: Mutex::new(HashMap::new()),
@@ -116,10 +121,18 @@ impl Slot {
         self.slow_for = Some(destination.clone());
         moves
     }
-}
 
-impl Drop for Slot {
-    fn drop(&mut self) {
+    /// Its attempt has ended: once there is room among those whose outcome is being recorded it moves there and
+    /// gives back what it had.
+    pub(super) async fn turn_to_recording(&mut self) {
+        self.end_slow();
+        if let Ok(room) = Arc::clone(&self.slots.recording).acquire_owned().await {
+            self.permit = Some(room);
+        }
+    }
+
+    /// Its destination no longer has it in hand.
+    fn end_slow(&mut self) {
         if let Some(destination) = self.slow_for.take() {
             let mut counts = self.slots.slow_counts();
             if let Some(count) = counts.get_mut(&destination) {
@@ -129,6 +142,12 @@ impl Drop for Slot {
                 }
             }
         }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.end_slow();
     }
 }
 
@@ -172,5 +191,24 @@ mod tests {
         assert!(slots.take_free(1).is_empty(), "no room on the slow side: the quick slot is kept");
         drop(last);
         assert_eq!(slots.take_free(1).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_has_ended_makes_room_while_it_is_recorded_but_not_without_bound() {
+        let slots = Slots::new(2);
+        let mut recording = slots.take(false).await;
+        for slot in &mut recording {
+            assert!(slot.turn_slow(&destination("a")));
+            slot.turn_to_recording().await;
+        }
+        assert!(slots.busy().is_empty(), "nothing of it is sent any more");
+        let mut next = slots.take(false).await;
+        assert_eq!(next.len(), 2);
+        let waits = next[0].turn_to_recording();
+        tokio::pin!(waits);
+        assert!(futures_util::poll!(&mut waits).is_pending(), "as many are recorded as may be");
+        recording.pop();
+        waits.await;
+        assert_eq!(slots.take_free(9).len(), 1);
     }
 }

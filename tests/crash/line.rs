@@ -34,13 +34,12 @@ impl Bench {
     }
 
     /// Posts while `disturb` breaks the line and mends it, again and again for `time`; then everything must
-    /// be in order, but for `dead` deliveries at each fault.
+    /// be in order, and nothing dead.
     async fn disturbed(
         self,
         name: &str,
         what: &str,
         time: Duration,
-        dead: usize,
         mut disturb: impl AsyncFnMut(&Proxy),
     ) -> Self {
         let ledger = Ledger::new();
@@ -59,9 +58,7 @@ impl Bench {
             posting.await.unwrap();
             number += 40;
         }
-        let dead = faults * dead;
-        let allowed =
-            Allowed { duplicates: faults * 2 * IN_FLIGHT, dead, unsent: dead, ..Allowed::default() };
+        let allowed = Allowed { duplicates: faults * 2 * IN_FLIGHT, ..Allowed::default() };
         ledger.check(&self.installation, &self.provider, allowed).await.show(name, what);
         self
     }
@@ -78,7 +75,7 @@ async fn half_open_connections_are_given_up() {
     let bench = Bench::start(0).await;
     let time = duration(Duration::from_secs(6), 0.02);
     let bench = bench
-        .disturbed("half open", "every connection to Redis goes half open", time, 0, async |proxy| {
+        .disturbed("half open", "every connection to Redis goes half open", time, async |proxy| {
             pass(Duration::from_millis(chance.u64(20..200))).await;
             proxy.freeze_connections();
         })
@@ -95,7 +92,7 @@ async fn reset_connections_are_made_anew() {
     let bench = Bench::start(0).await;
     let time = duration(Duration::from_secs(4), 0.02);
     bench
-        .disturbed("reset", "every connection to Redis is reset", time, 0, async |proxy| {
+        .disturbed("reset", "every connection to Redis is reset", time, async |proxy| {
             pass(Duration::from_millis(chance.u64(20..200))).await;
             proxy.set(Line::Reset);
             pass(Duration::from_millis(chance.u64(20..500))).await;
@@ -109,7 +106,7 @@ async fn a_slow_redis_costs_time_and_nothing_else() {
     let bench = Bench::start(0).await;
     let time = duration(Duration::from_secs(4), 0.02);
     bench
-        .disturbed("slow", "Redis answers 20 to 300 ms late", time, 0, async |proxy| {
+        .disturbed("slow", "Redis answers 20 to 300 ms late", time, async |proxy| {
             proxy.set(Line::Slow(Duration::from_millis(chance.u64(10..150))));
             pass(Duration::from_millis(chance.u64(500..1500))).await;
         })
@@ -126,8 +123,6 @@ async fn a_lost_answer_is_not_a_lost_or_doubled_effect() {
             "lost answers",
             "5 to 30 % of Redis's answers are lost after the commit",
             time,
-            // A hand-out whose answer is lost counts as one; after five in a row it is taken for poison.
-            1,
             async |proxy| {
                 let before = proxy.answers_lost();
                 proxy.set(Line::LosesAnswers(chance.u8(5..30)));

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
+
 use super::{FAST, IN_FLIGHT, UNLIMITED, at_most_every};
 use crate::support::chance::{duration, seeded};
 use crate::support::installation::{Installation, PHONES, Program, SLACK};
@@ -14,6 +16,34 @@ const PER_SECOND: u32 = 50;
 
 /// Too short for more than the first look at what others left.
 const LIFE: Duration = Duration::from_millis(250);
+
+/// For the time of a `storm` kills one of `workers` `every` so often and starts another in its place; then waits
+/// until all is posted. Returns how many were killed.
+async fn kill_while(
+    posting: JoinHandle<()>,
+    storm: Duration,
+    every: Duration,
+    installation: &Installation,
+    ledger: &Ledger,
+    workers: &mut [Program],
+    chance: &mut fastrand::Rng,
+) -> usize {
+    let began = Instant::now();
+    let mut every = at_most_every(every);
+    let mut kills = 0;
+    while began.elapsed() < storm {
+        every.tick().await;
+        let victim = chance.usize(..workers.len());
+        // However long its start takes here.
+        installation.wait_for_readiness(&mut workers[victim], 200).await;
+        ledger.fault();
+        workers[victim].kill();
+        kills += 1;
+        workers[victim] = installation.program("sms-worker").spawn();
+    }
+    posting.await.unwrap();
+    kills
+}
 
 #[tokio::test]
 async fn workers_are_killed_every_half_second() {
@@ -34,20 +64,8 @@ async fn workers_are_killed_every_half_second() {
         let doors = [ingresses[0].ingress, ingresses[1].ingress];
         tokio::spawn(async move { ledger.post_all(&poster, &doors, 0..number, 8).await })
     };
-    let began = Instant::now();
-    let mut every = at_most_every(Duration::from_millis(500));
-    let mut kills = 0;
-    while began.elapsed() < storm {
-        every.tick().await;
-        let victim = chance.usize(..workers.len());
-        // However long its start takes here.
-        installation.wait_for_readiness(&mut workers[victim], 200).await;
-        ledger.fault();
-        workers[victim].kill();
-        kills += 1;
-        workers[victim] = installation.program("sms-worker").spawn();
-    }
-    posting.await.unwrap();
+    let every = Duration::from_millis(500);
+    let kills = kill_while(posting, storm, every, &installation, &ledger, &mut workers, &mut chance).await;
     // Killed five times with one and the same delivery in hand, it counts as poison; it was sent all the same.
     let allowed = Allowed { duplicates: kills * IN_FLIGHT, dead: kills, ..Allowed::default() };
     let figures = ledger.check(&installation, &provider, allowed).await;
@@ -82,22 +100,10 @@ async fn a_storm_of_kills_makes_poison_of_nothing_where_leases_are_as_long_as_th
         let (ledger, poster, door) = (ledger.clone(), installation.poster().clone(), ingress.ingress);
         tokio::spawn(async move { ledger.post_all(&poster, &[door], 0..number, 8).await })
     };
-    let began = Instant::now();
-    let mut every = at_most_every(Duration::from_millis(700));
-    let mut kills = 0;
-    while began.elapsed() < storm {
-        every.tick().await;
-        let victim = chance.usize(..workers.len());
-        // However long its start takes here.
-        installation.wait_for_readiness(&mut workers[victim], 200).await;
-        ledger.fault();
-        workers[victim].kill();
-        kills += 1;
-        workers[victim] = installation.program("sms-worker").spawn();
-    }
-    posting.await.unwrap();
-    // By default each channel has 64 attempts in hand.
-    let allowed = Allowed { duplicates: kills * 2 * 64, ..Allowed::default() };
+    let every = Duration::from_millis(700);
+    let kills = kill_while(posting, storm, every, &installation, &ledger, &mut workers, &mut chance).await;
+    // By default each channel has 64 attempts in hand, and 64 outcomes that are being recorded.
+    let allowed = Allowed { duplicates: kills * 2 * (64 + 64), ..Allowed::default() };
     let figures = ledger.check(&installation, &provider, allowed).await;
     figures.show("storm, leases of 15 s", "one of three workers killed every 0.7 s");
     assert_eq!(figures.messages, number as usize);

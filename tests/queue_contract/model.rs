@@ -3,7 +3,7 @@
 //! It does not foretell which work a claim hands out and in what order. It judges whether what was
 //! handed out could be, and whether anything was left behind that should not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -53,6 +53,8 @@ struct Piece {
     handed_out: u32,
     maybe_sent: bool,
     failures: usize,
+    /// Hand-outs beyond `handed_out` of which only a store in parts knows whether they count.
+    unsure: u32,
     /// Being suspected, it may be put off until then at the latest.
     put_off: Timestamp,
     place: Place,
@@ -82,6 +84,8 @@ pub(crate) struct Model {
     destination_rates: BTreeMap<Gate, Gcra>,
     /// Until when work may be put off because a claim met its destination busy or over its rate.
     put_off: BTreeMap<Gate, Timestamp>,
+    /// When owners were heard of.
+    heard: HashMap<Owner, Timestamp>,
     accepted: u64,
     duplicates: u64,
     /// Pieces forgotten together with their message.
@@ -121,7 +125,12 @@ impl Piece {
 
     /// Whether its next hand-out makes it one that runs alone.
     fn is_suspect(&self) -> bool {
-        self.handed_out + 1 >= SUSPECT_HAND_OUTS
+        self.handed_out + self.unsure + 1 >= SUSPECT_HAND_OUTS
+    }
+
+    /// Whether it may be poison.
+    fn may_be_poison(&self) -> bool {
+        self.handed_out + self.unsure >= MAX_HAND_OUTS
     }
 
     fn wait_until(&mut self, due: Timestamp) {
@@ -140,6 +149,7 @@ impl Model {
             lane_rates: BTreeMap::new(),
             destination_rates: BTreeMap::new(),
             put_off: BTreeMap::new(),
+            heard: HashMap::new(),
             accepted: 0,
             duplicates: 0,
             forgotten: BTreeMap::new(),
@@ -194,10 +204,16 @@ impl Model {
         self.held_until(piece) > self.now
     }
 
+    /// Whether the owner of its lease was heard of in the second half of it.
+    fn is_outlived(&self, piece: &Piece) -> bool {
+        let Place::Leased { owner, until, .. } = &piece.place else { return false };
+        self.heard.get(owner).is_some_and(|heard| *heard >= until.minus(self.settings.lease / 2))
+    }
+
     /// The moment by which waiting work must be to be had; `None` when it is not, or must not be.
     fn free_at(&self, piece: &Piece) -> Option<Timestamp> {
         let Place::Waiting { due } = piece.place else { return None };
-        if piece.deadline <= self.now || piece.handed_out >= MAX_HAND_OUTS {
+        if piece.deadline <= self.now || piece.may_be_poison() {
             return None;
         }
         let put_off = piece.gate().and_then(|gate| self.put_off.get(&gate).copied()).unwrap_or(due);
@@ -238,6 +254,7 @@ impl Model {
             handed_out: 0,
             maybe_sent: false,
             failures: 0,
+            unsure: 0,
             put_off: self.now,
             place: Place::Waiting { due: self.now },
         };
@@ -258,6 +275,7 @@ impl Model {
     pub(crate) fn claimed(&mut self, claim: &Claim<'_>, claimed: &Claimed) -> Result<()> {
         ensure!(claimed.now == self.now, "another clock");
         ensure!(claimed.items.len() <= claim.max, "more than asked for");
+        self.heard.insert(claim.owner.clone(), self.now);
         self.note_put_off(claim);
         let lane_rate = self.lane_rates.entry(claim.lane.clone()).or_default();
         let room = lane_rate.room(claim.limits.lane, self.now);
@@ -358,6 +376,9 @@ impl Model {
         ensure!(key.lane == piece.lane && work.recipient == piece.recipient, "{key:?}, {piece:?}");
         ensure!(work.destination == piece.destination, "{}: another destination", key.work);
         piece.handed_out += 1;
+        if (piece.handed_out..=piece.handed_out + piece.unsure).contains(&work.handed_out) {
+            (piece.handed_out, piece.unsure) = (work.handed_out, 0);
+        }
         ensure!(piece.handed_out <= MAX_HAND_OUTS, "{} is poison", key.work);
         let told = (work.attempts, work.pauses, work.handed_out, work.deadline);
         let known = (piece.attempts, piece.pauses, piece.handed_out, piece.deadline);
@@ -373,7 +394,7 @@ impl Model {
         let piece = self.piece_mut(id)?;
         let is_right = match buried.cause {
             DeadCause::Expired => piece.deadline <= now,
-            DeadCause::Poison => piece.handed_out >= MAX_HAND_OUTS,
+            DeadCause::Poison => piece.may_be_poison(),
             _ => false,
         };
         ensure!(piece.is_pending() && is_right, "{buried:?}: {piece:?}");
@@ -406,6 +427,7 @@ impl Model {
         buried: &[Buried],
     ) -> Result<()> {
         let now = self.now;
+        self.heard.insert(owner.clone(), now);
         let is_lapsed = |piece: &Piece| {
             piece.lane == *lane && matches!(piece.place, Place::Leased { until, .. } if until <= now)
         };
@@ -415,9 +437,16 @@ impl Model {
         {
             ensure!(lapsed.contains(id), "{id} was not to be taken over: {:?}", self.piece(id));
         }
+        let in_parts = self.parts > 1;
         for id in &lapsed {
+            let is_outlived = self.piece(id).is_some_and(|piece| self.is_outlived(piece));
             let piece = self.piece_mut(id)?;
             piece.maybe_sent |= piece.is_delivery();
+            if is_outlived {
+                piece.handed_out -= 1;
+                // Not every part has heard of every owner.
+                piece.unsure += u32::from(in_parts);
+            }
         }
         for work in items {
             let id = &work.lease.key().work;
@@ -472,6 +501,7 @@ impl Model {
                 handed_out: 0,
                 maybe_sent: false,
                 failures: 0,
+                unsure: 0,
                 put_off: now,
                 place: Place::Waiting { due: now },
             };
@@ -526,7 +556,7 @@ impl Model {
             piece.failures += 1;
             piece.maybe_sent |= attempt.ambiguous && piece.is_delivery();
         }
-        piece.handed_out = 0;
+        (piece.handed_out, piece.unsure) = (0, 0);
         match settlement {
             Settlement::Pause { .. } => piece.pauses += 1,
             _ => piece.attempts += u32::from(attempt.is_some()),
@@ -557,6 +587,9 @@ impl Model {
 
     pub(crate) fn renewed(&mut self, owner: &Owner, keys: &[LeaseKey], lost: &[LeaseKey]) -> Result<()> {
         let until = self.now.plus(self.settings.lease);
+        if !keys.is_empty() {
+            self.heard.insert(owner.clone(), self.now);
+        }
         for key in keys {
             let is_holder = self.piece(&key.work).is_some_and(|piece| piece.is_in_hands_of(owner, key));
             ensure!(is_holder != lost.contains(key), "{key:?}: {:?}", self.piece(&key.work));
@@ -620,6 +653,7 @@ impl Model {
             expected.requeued += 1;
             let piece = self.piece_mut(id)?;
             (piece.attempts, piece.pauses, piece.handed_out, piece.failures) = (0, 0, 0, 0);
+            piece.unsure = 0;
             piece.maybe_sent = false;
             piece.deadline = now.plus(deadline);
             piece.wait_until(now);

@@ -105,3 +105,31 @@ async fn the_slot_of_a_shard_moves_to_and_fro_under_load_and_nothing_is_lost() {
     assert_eq!(ingress.stop(), Some(0));
     assert!(workers.iter_mut().all(|worker| worker.stop() == Some(0)));
 }
+
+#[tokio::test]
+async fn a_shard_that_is_away_is_told_and_the_others_go_on() {
+    let provider = Provider::start();
+    let mut cluster = Cluster::start().await;
+    for node in &cluster.nodes {
+        assert_eq!(node.command("CONFIG SET cluster-require-full-coverage no"), "+OK");
+    }
+    let queue = format!("backend = \"redis\"\nurl = \"{}\"\nshards = {SHARDS}", cluster.url());
+    let installation = Installation::with_queue(&provider, &queue, "");
+    let mut ingress = installation.start("sms-ingress").await;
+    assert_eq!(installation.ops(&ingress, "readyz").await, Some((200, "ok\n".to_owned())));
+    installation.wait_for_metric(&ingress, "sms_broadcaster_queue_parts_away 0").await;
+
+    let victim = cluster.place_of(0).1;
+    let gone = (0..SHARDS).filter(|shard| cluster.place_of(*shard).1 == victim).count();
+    assert!(gone < SHARDS);
+    cluster.nodes[victim].kill();
+    installation.wait_for_metric(&ingress, &format!("sms_broadcaster_queue_parts_away {gone}")).await;
+    assert_eq!(installation.ops(&ingress, "readyz").await, Some((200, "partly\n".to_owned())));
+    let log = ingress.log();
+    assert!(log.iter().any(|line| line.contains("Redis is away") && line.contains("shard=0")), "{log:#?}");
+
+    cluster.nodes[victim].restart();
+    installation.wait_for_metric(&ingress, "sms_broadcaster_queue_parts_away 0").await;
+    assert_eq!(installation.ops(&ingress, "readyz").await, Some((200, "ok\n".to_owned())));
+    assert_eq!(ingress.stop(), Some(0));
+}

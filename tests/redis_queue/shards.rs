@@ -78,3 +78,51 @@ async fn a_batch_of_many_shards_is_answered_in_its_order_and_all_of_it_is_delive
     assert_eq!(queue.audit().await.unwrap(), Vec::<String>::new());
     queue.retire(&owner).await.unwrap();
 }
+
+/// What a restored dump or a script of somebody's may leave.
+#[tokio::test]
+async fn what_stands_in_the_wrong_shard_is_told_left_alone_and_not_sent() {
+    let server = RedisServer::start();
+    let queue = in_shards(&server, 3);
+    queue.prepare().await.unwrap();
+    let batch: Vec<_> = ids(0..12).iter().map(message).collect();
+    queue.accept(&batch).await.unwrap();
+    let stray = &batch.iter().find(|message| queue.part_of(&message.id) == 0).unwrap().id;
+    let state = server.command(&format!("HGET sq1:{{0}}:m:{stray} s0"));
+    let (_, entry) = state.trim().rsplit_once("|e").unwrap();
+    // All of it: record, entry, deadline and what the books say.
+    for command in [
+        format!("RENAME sq1:{{0}}:m:{stray} sq1:{{1}}:m:{stray}"),
+        format!("XDEL sq1:{{0}}:in {entry}"),
+        format!("ZREM sq1:{{0}}:dl {stray}"),
+        "HINCRBY sq1:{0}:stat made -1".to_owned(),
+        format!("XADD sq1:{{1}}:in * m {stray} i 0"),
+        format!("ZADD sq1:{{1}}:dl 9999999999999 {stray}"),
+        "HINCRBY sq1:{1}:stat made 1".to_owned(),
+    ] {
+        let answer = server.command(&command);
+        assert!(!answer.starts_with('-'), "{command}: {answer}");
+    }
+    let entries = server.command("XREVRANGE sq1:{1}:in + - COUNT 1");
+    let entry = entries.lines().find(|line| line.contains('-')).unwrap().trim().to_owned();
+    let (head, _) = state.lines().last().unwrap().trim().rsplit_once("|e").unwrap();
+    server.command(&format!("HSET sq1:{{1}}:m:{stray} s0 {head}|e{entry}"));
+
+    let finding = [format!("shard 1: message {stray} belongs to shard 0")];
+    assert_eq!(queue.audit().await.unwrap(), finding);
+    assert_eq!(queue.repair().await.unwrap(), Vec::<String>::new());
+    assert_eq!(queue.audit().await.unwrap(), finding);
+
+    let owner = Owner::new("test");
+    let mut routed = 0;
+    while routed < 11 {
+        let lane = Lane::inbound();
+        let claim = Claim { owner: &owner, lane: &lane, max: 7, limits: LaneLimits::default(), busy: &[] };
+        let items = queue.claim(claim).await.unwrap().items;
+        assert!(items.iter().all(|work| work.lease.key().work.message != *stray));
+        let expansions: Vec<_> = items.into_iter().map(|work| expansion(work.lease, &[])).collect();
+        routed += queue.expand(&owner, expansions).await.unwrap().len();
+    }
+    assert_eq!(queue.audit().await.unwrap(), finding);
+    assert_eq!(queue.stats().await.unwrap().pending, 1);
+}

@@ -30,22 +30,29 @@ pub(super) fn deliver(bench: &Bench, report: &mut Report) -> io::Result<()> {
         bench.quiet();
 
         let Some(peers) = &bench.peers else { continue };
-        let redis = bench.redis(Fsync::EverySecond)?;
-        bench.fill(peers.start("ingress.mjs", redis.port, &bench.receiver.url())?.port, 0, waiting / 2)?;
-        let worker = peers.start("worker.mjs", redis.port, &bench.receiver.url())?;
-        let (before, cost, redis_cost) =
-            (bench.receiver.received(), Cost::of(&worker.process), Cost::of(&redis.process));
-        let bullmq = bench.arrivals_per_second();
-        let delivered = bench.receiver.received() - before;
-        report.note(ROW, "BullMQ: deliveries", "/s", bullmq);
-        report.note(ROW, "BullMQ: processor time of a delivery", "µs", cost.each(delivered));
-        report.note(ROW, "BullMQ: processor time of Redis for it", "µs", redis_cost.each(delivered));
-        report.note(ROW, "SMS Broadcaster to BullMQ", "×", ours / bullmq);
-        drop(worker);
-        bench.quiet();
+        for (name, client) in [("BullMQ", "undici"), ("BullMQ with fetch", "fetch")] {
+            let redis = bench.redis(Fsync::EverySecond)?;
+            let ingress = peers.start("ingress.mjs", redis.port, &bench.receiver.url())?;
+            bench.fill(ingress.port, 0, waiting / 2)?;
+            drop(ingress);
+            let worker = peers.start_with(client, "worker.mjs", redis.port, &bench.receiver.url())?;
+            let (before, cost, redis_cost) =
+                (bench.receiver.received(), Cost::of(&worker.process), Cost::of(&redis.process));
+            let bullmq = bench.arrivals_per_second();
+            let delivered = bench.receiver.received() - before;
+            report.note(ROW, &format!("{name}: deliveries"), "/s", bullmq);
+            report.note(ROW, &format!("{name}: processor time of a delivery"), "µs", cost.each(delivered));
+            let of_redis = format!("{name}: processor time of Redis for it");
+            report.note(ROW, &of_redis, "µs", redis_cost.each(delivered));
+            report.note(ROW, &format!("SMS Broadcaster to {name}"), "×", ours / bullmq);
+            drop(worker);
+            bench.quiet();
+        }
     }
     let measure = "deliveries per second from a standing backlog, against a BullMQ worker";
     report.ask(ROW, measure, "SMS Broadcaster to BullMQ", Asked::AtLeast(6.0, 10.0));
+    let measure = "the same, where that worker posts with the built-in `fetch`";
+    report.ask(ROW, measure, "SMS Broadcaster to BullMQ with fetch", Asked::AtLeast(6.0, 10.0));
     Ok(())
 }
 

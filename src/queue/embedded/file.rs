@@ -286,7 +286,7 @@ pub(super) fn set_up(connection: &Connection) -> rusqlite::Result<()> {
     // Sorting must not spill texts into temporary files.
     connection.execute_batch(
         "PRAGMA foreign_keys = OFF; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; \
-         PRAGMA cell_size_check = ON; PRAGMA cache_size = -16384;",
+         PRAGMA cell_size_check = ON; PRAGMA cache_size = -12288;",
     )
 }
 

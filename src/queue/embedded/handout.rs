@@ -56,6 +56,7 @@ enum Verdict {
 
 pub(super) fn claim(step: &mut Step<'_>, asked: &Asked) -> rusqlite::Result<Claimed> {
     let lane = asked.lane.as_str();
+    step.owners.hear(&asked.owner, step.now);
     let mark = step.bells.mark(lane);
     let mut gates = Gates::new(lane);
     promote(step, lane)?;
@@ -263,12 +264,17 @@ const MORE: &str = "more";
 pub(super) fn sweep(step: &mut Step<'_>, owner: &str, lane: &str, max: usize) -> rusqlite::Result<Swept> {
     let now = step.now;
     let max = max.min(MAX_BATCH);
+    step.owners.hear(owner, now);
     let lapsed = step.pieces(statements::LAPSED, params![lane, now.as_millis(), at_most(max)])?;
     let more = max > 0 && lapsed.len() == max;
     let (mut items, mut buried): (Vec<Work>, Vec<Buried>) = (Vec::new(), Vec::new());
     for mut piece in lapsed {
         step.mend(&piece)?;
         piece.maybe_sent |= piece.is_delivery();
+        if piece.holder.as_ref().is_some_and(|holder| step.owners.outlived(holder, step.settings.lease)) {
+            // That hand-out does not count.
+            piece.handed_out = piece.handed_out.saturating_sub(1);
+        }
         if let Some(cause) = unfit(&piece, now) {
             buried.push(step.bury(piece, cause)?);
         } else if park_if_held(step, &mut piece)? {

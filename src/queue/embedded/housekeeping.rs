@@ -47,6 +47,7 @@ pub(super) fn housekeep(step: &mut Step<'_>) -> rusqlite::Result<Housekept> {
         step.run(statements::DELETE_GATE, params![lane, destination])?;
     }
 
+    step.owners.forget(step.now);
     let (pages, unused) = step.pages()?;
     if (unused > PAGES_KEPT && unused > pages / 4) || (step.is_out_of_space && unused > 0) {
         step.shrink(PAGES_GIVEN_BACK)?;

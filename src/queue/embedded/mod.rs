@@ -6,7 +6,7 @@
 //! of the asynchronous runtime.
 //!
 //! In reading order: `schema` and `statements` (what is stored), `piece` (one piece of work and where
-//! it can be), `intake`, `handout`, `outcome` (its way through), `ending` and `letters` (its end),
+//! it can be), `intake`, `handout`, `owners`, `outcome` (its way through), `ending` and `letters` (its end),
 //! `gate` and `gcra` (who has to wait), `housekeeping`, `upkeep` and `mending` (the file), `audit` and
 //! `repair`.
 
@@ -25,6 +25,7 @@ mod letters;
 mod mending;
 mod operator;
 mod outcome;
+mod owners;
 mod piece;
 mod reader;
 mod repair;

@@ -124,6 +124,9 @@ pub(super) fn renew(
     owner: &str,
     leases: &[LeaseKey],
 ) -> rusqlite::Result<Vec<LeaseKey>> {
+    if !leases.is_empty() {
+        step.owners.hear(owner, step.now);
+    }
     let until = step.now.plus(step.settings.lease).as_millis();
     let mut lost = Vec::new();
     for key in leases {

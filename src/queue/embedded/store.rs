@@ -16,6 +16,7 @@ use super::housekeeping;
 use super::intake;
 use super::mending::Watch;
 use super::outcome;
+use super::owners::Owners;
 use super::reader::{self, Reader};
 use super::upkeep::Upkeep;
 use super::writer::{self, Writer};
@@ -82,6 +83,7 @@ impl EmbeddedQueue {
             commits: Arc::clone(&commits),
             upkeep: opened.identity.map(Upkeep::begin),
             watch: Watch::default(),
+            owners: Owners::default(),
             mended: false,
         };
         let writer = writer.start().map_err(no_thread)?;

@@ -15,6 +15,7 @@ use super::books::Books;
 use super::doorbell::Doorbells;
 use super::fault::{self, Health};
 use super::mending::Watch;
+use super::owners::Owners;
 use super::upkeep::{self, Upkeep};
 use crate::clock::{Clock, Timestamp};
 use crate::queue::contract::{QueueError, QueueSettings};
@@ -35,6 +36,7 @@ pub(super) struct Step<'a> {
     /// Whether every page of the disk counts.
     pub(super) is_out_of_space: bool,
     pub(super) books: Books,
+    pub(super) owners: &'a Owners,
     /// Whether a missing part of the store was made anew and nobody was told yet.
     pub(super) mended: bool,
     /// Lanes to ring for once the transaction is committed.
@@ -227,6 +229,7 @@ pub(super) struct Writer {
     /// Only of the service: it looks after the file.
     pub(super) upkeep: Option<Upkeep>,
     pub(super) watch: Watch,
+    pub(super) owners: Owners,
     /// Whether a missing part of the store was made anew and nobody was told yet.
     pub(super) mended: bool,
 }
@@ -368,6 +371,7 @@ impl Writer {
             now,
             is_out_of_space: self.is_out_of_space(),
             books,
+            owners: &self.owners,
             mended: self.mended,
             rung: BTreeSet::new(),
             upkeep: false,
@@ -454,6 +458,7 @@ mod tests {
             commits: Arc::default(),
             upkeep: None,
             watch: Watch::default(),
+            owners: Owners::default(),
             mended: false,
         }
     }

@@ -12,6 +12,7 @@ use redis::{Script, Value};
 use super::queue::Shard;
 use super::reply::{fields, list, millis, read, text};
 use crate::delivery::{ChannelId, DeadCause};
+use crate::message::MessageId;
 use crate::queue::contract::QueueError;
 
 /// The most findings that are told; a store that is wrong in a million places needs no million lines.
@@ -73,6 +74,9 @@ struct Round<'a> {
     /// Looks at a page of records, and at one of a structure.
     records: &'a Script,
     places: &'a Script,
+    /// Whether records of other shards are told of; else they are passed over. Work cannot be moved from one shard to
+    /// another in one step, and what is made ready here would be recorded there.
+    tells_of_strays: bool,
     findings: Vec<String>,
     pending: i64,
 }
@@ -81,6 +85,7 @@ struct Round<'a> {
 pub(super) async fn audit(queue: &Shard) -> Result<Vec<String>, QueueError> {
     let scripts = &queue.scripts;
     let mut round = Round::new(queue, &scripts.audit_records, &scripts.audit_places);
+    round.tells_of_strays = true;
     let before = round.books().await?;
     let mut lanes = before.lanes.clone();
     for name in round.keys().await? {
@@ -141,7 +146,7 @@ async fn repair_once(queue: &Shard) -> Result<Vec<String>, QueueError> {
 
 impl<'a> Round<'a> {
     fn new(queue: &'a Shard, records: &'a Script, places: &'a Script) -> Self {
-        Self { queue, records, places, findings: Vec::new(), pending: 0 }
+        Self { queue, records, places, tells_of_strays: false, findings: Vec::new(), pending: 0 }
     }
 
     /// Everything that was found, in order.
@@ -209,7 +214,16 @@ impl<'a> Round<'a> {
                     continue;
                 }
                 match kind(&name) {
-                    Kind::Record(id) => records.push(id.to_owned()),
+                    Kind::Record(id) => {
+                        let home = MessageId::parse(id).ok();
+                        let home = home.and_then(|id| self.queue.partition.home_of_stray(&id));
+                        if let Some(home) = home.filter(|_| self.tells_of_strays) {
+                            self.find(format!("message {id} belongs to shard {home}"));
+                        }
+                        if home.is_none() || self.tells_of_strays {
+                            records.push(id.to_owned());
+                        }
+                    }
                     _ => others.push(name),
                 }
             }

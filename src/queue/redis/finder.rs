@@ -17,7 +17,9 @@ use super::address::{RedisAddress, Way};
 use super::certificates::{Certificates, TlsFiles};
 use super::fault::{Blame, blame, describe, describe_pool, is_on_the_way};
 use super::link::lock;
+use super::partition::Partition;
 use super::reply::{list, read, text};
+use super::scripts::Prefix;
 use crate::queue::contract::QueueError;
 
 /// How long an answer may take.
@@ -46,10 +48,10 @@ const LIFETIME_WHERE_FOUND: Duration = Duration::from_secs(30);
 pub(super) struct Finder {
     address: RedisAddress,
     files: TlsFiles,
-    /// The books of a shard, which the server must have on a cluster. They say with how many shards the store
-    /// was made.
+    /// On a cluster the shard that the server must have.
+    partition: Partition,
+    /// Its books, which say with how many shards the store was made.
     books: String,
-    shards: usize,
     /// What the last connection came from.
     last: Mutex<Option<Found>>,
 }
@@ -90,14 +92,20 @@ struct Found {
 }
 
 impl Finder {
-    /// Of the server that `address` leads to; on a cluster, the one that has `books`. What is stored there must
-    /// be in `shards`.
-    pub(super) fn new(address: RedisAddress, files: TlsFiles, books: String, shards: usize) -> Self {
+    /// Of the server that `address` leads to; on a cluster, the one that has the shard `partition`. What is stored
+    /// there must be in as many shards.
+    pub(super) fn new(address: RedisAddress, files: TlsFiles, partition: Partition) -> Self {
         if address.is_tls() {
             // Whoever comes second finds it installed, which is as good.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
-        Self { address, files, books, shards, last: Mutex::default() }
+        let books = Prefix::of_shard(partition.number).key("stat");
+        Self { address, files, partition, books, last: Mutex::default() }
+    }
+
+    /// Which shard it is for; `None` where one server has all.
+    pub(super) fn shard(&self) -> Option<usize> {
+        self.is_of_a_cluster().then_some(self.partition.number)
     }
 
     /// Whether it is a node of a cluster.
@@ -143,8 +151,8 @@ impl Finder {
         match ask.query_async::<Value>(connection).await {
             // What is no number is for the scripts to find.
             Ok(found) => match read::<usize>(found) {
-                Ok(number) if number != self.shards => {
-                    Err(NotFound::Another(another_number(number, self.shards)))
+                Ok(number) if number != self.partition.of => {
+                    Err(NotFound::Another(another_number(number, self.partition.of)))
                 }
                 _ => Ok(()),
             },

@@ -109,14 +109,14 @@ impl Source {
     pub(super) fn note_answer(&self) {
         lock(&self.patience).reset();
         if self.is_away.load(Ordering::Relaxed) && self.is_away.swap(false, Ordering::Relaxed) {
-            tracing::info!("Redis is back");
+            tracing::info!(shard = self.finder.shard(), "Redis is back");
         }
     }
 
     /// One line however many notice.
     fn note_away(&self, reason: &str) {
         if !self.is_away.swap(true, Ordering::Relaxed) {
-            tracing::warn!(reason, "Redis is away");
+            tracing::warn!(shard = self.finder.shard(), reason, "Redis is away");
         }
     }
 

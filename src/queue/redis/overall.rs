@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 
+use super::partition::NAMED_BY_THE_STORE;
 use super::queue::Shard;
 use super::whole::RedisQueue;
 use crate::delivery::DeliveryId;
@@ -16,9 +17,6 @@ use crate::message::MessageId;
 use crate::queue::contract::{
     DeadFilter, DeadLetter, DeadLetterText, LaneDepth, MessageStatus, QueueAdmin, QueueError, Requeued, Stats,
 };
-
-/// What the store calls, in its own name, an entry that named no message: it is where it was found.
-const NAMED_BY_THE_STORE: &str = "raw:";
 
 impl RedisQueue {
     /// Asks every shard. The operator is not to take a part for the whole: one that fails fails all.

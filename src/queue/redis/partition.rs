@@ -16,6 +16,9 @@ pub(super) struct Partition {
     pub(super) of: usize,
 }
 
+/// How the ids begin that the store itself makes, for an entry that named no message: that is where it was found.
+pub(super) const NAMED_BY_THE_STORE: &str = "raw:";
+
 /// The shard, of `of`, that a message belongs to. What is stored depends on it: it must stay as it is.
 pub(super) fn home_of(message: &MessageId, of: usize) -> usize {
     if of == 1 {
@@ -27,6 +30,12 @@ pub(super) fn home_of(message: &MessageId, of: usize) -> usize {
 }
 
 impl Partition {
+    /// The shard that a message belongs to, if it is not this one.
+    pub(super) fn home_of_stray(self, message: &MessageId) -> Option<usize> {
+        let home = home_of(message, self.of);
+        (home != self.number && !message.as_str().starts_with(NAMED_BY_THE_STORE)).then_some(home)
+    }
+
     /// This shard's share of an amount; all shares together are the amount.
     fn share(self, amount: u64) -> u64 {
         let (number, of) = (self.number as u64, self.of as u64);
@@ -85,6 +94,15 @@ mod tests {
             let mean = 4_800 / u32::try_from(of).unwrap();
             assert!(held.iter().all(|count| count.abs_diff(mean) < mean / 4), "{held:?}");
         }
+    }
+
+    #[test]
+    fn a_stray_is_a_message_in_another_shard_than_its_own() {
+        let (own, raw) = (MessageId::parse("test:2").unwrap(), MessageId::parse("raw:in-1-0").unwrap());
+        let strays: Vec<_> = all(3).map(|shard| shard.home_of_stray(&own)).collect();
+        assert_eq!(strays, [Some(1), None, Some(1)]);
+        assert!(all(3).all(|shard| shard.home_of_stray(&raw).is_none()));
+        assert!(all(1).all(|shard| shard.home_of_stray(&own).is_none()));
     }
 
     #[test]

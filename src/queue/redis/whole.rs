@@ -18,7 +18,7 @@ use super::finder::Finder;
 use super::link::lock;
 use super::partition::{Partition, home_of};
 use super::queue::{SHORTEST_WAIT, Shard, entry_of};
-use super::scripts::{Prefix, Scripts};
+use super::scripts::Scripts;
 use super::server::Server;
 use super::settings::RedisSettings;
 use crate::clock::{Clock, Timestamp};
@@ -28,7 +28,7 @@ use crate::metrics::RedisCondition;
 use crate::queue::contract::{
     Acceptance, BUSY_DELAY, Claim, Claimed, Cursor, Expansion, Housekept, Lane, Lease, LeaseKey, Mark,
     NewMessage, Owner, Queue, QueueError, QueueSettings, SUSPECT_HAND_OUTS, Settle, Settled, Swept,
-    Unrecorded,
+    Unrecorded, Work,
 };
 
 /// A queue on a Redis that many processes share, or on a Redis Cluster. Cheap to make; connects when it is
@@ -69,8 +69,7 @@ impl RedisQueue {
         let address = RedisAddress::parse(settings.url.expose_secret()).map_err(unusable)?;
         let of = settings.shards.max(1);
         let server_of = |number| {
-            let books = Prefix::of_shard(number).key("stat");
-            let finder = Finder::new(address.clone(), settings.tls.clone(), books, of);
+            let finder = Finder::new(address.clone(), settings.tls.clone(), Partition { number, of });
             Arc::new(Server::new(finder, settings.durability))
         };
         let servers: Vec<_> = (0..if address.is_cluster() { of } else { 1 }).map(server_of).collect();
@@ -87,6 +86,11 @@ impl RedisQueue {
     /// Connections that replaced a lost one, since this queue was made.
     pub fn reconnects(&self) -> u64 {
         self.servers.iter().map(|server| server.source.reconnects()).sum()
+    }
+
+    /// Shards whose server was away when it was last asked.
+    pub fn shards_away(&self) -> usize {
+        self.shards.iter().filter(|shard| shard.server.source.is_away()).count()
     }
 
     /// What the servers say of their memory and their disks, by `INFO`: sums, and the worst of what is no
@@ -212,6 +216,19 @@ impl RedisQueue {
         claimed.wait = Some(claimed.wait.map_or(BUSY_DELAY, |wait| wait.min(BUSY_DELAY)));
     }
 
+    /// Keeps back work that somebody put into another shard than its own: nothing that became of it could be
+    /// recorded, and it would be sent until its deadline.
+    fn keep_what_is_at_home(&self, shard: usize, items: &mut Vec<Work>) {
+        items.retain(|work| {
+            let delivery = &work.lease.key().work;
+            let home = self.shards[shard].partition.home_of_stray(&delivery.message);
+            if let Some(home) = home {
+                tracing::error!(%delivery, shard, home, "work stands in the wrong shard and is not sent");
+            }
+            home.is_none()
+        });
+    }
+
     fn first_shard_on(&self, server: usize) -> usize {
         let is_on_it = |shard: &Arc<Shard>| Arc::ptr_eq(&shard.server, &self.servers[server]);
         self.shards.iter().position(is_on_it).unwrap_or(0)
@@ -289,9 +306,7 @@ impl Queue for RedisQueue {
             return self.shards[first].accept(batch).await;
         }
         let parts = self.parted(batch.iter().cloned(), |message| &message.id);
-        let calls = parts.iter().map(|(shard, _, messages)| self.shards[*shard].accept(messages));
-        let answers = join_all(calls).await.into_iter().collect::<Result<Vec<_>, _>>()?;
-        Ok(in_order(parts.iter().map(|(_, places, _)| places), answers))
+        answered(&parts, |shard, messages| self.shards[shard].accept(messages)).await
     }
 
     /// Asks one shard, by turns, and then the others for a share each of what is left: with much to do one call
@@ -321,7 +336,8 @@ impl Queue for RedisQueue {
             });
             for (number, answer) in join_all(calls).await {
                 match answer {
-                    Ok(claimed) => {
+                    Ok(mut claimed) => {
+                        self.keep_what_is_at_home(number, &mut claimed.items);
                         room = room.saturating_sub(claimed.items.len());
                         answers.push((number, claimed));
                     }
@@ -349,11 +365,8 @@ impl Queue for RedisQueue {
             return shard.expand(owner, batch).await;
         }
         let parts = self.parted(batch, |expansion| &expansion.lease.key().work.message);
-        let calls = parts.iter().map(|(shard, _, expansions)| self.shards[*shard].try_expand(expansions));
-        match join_all(calls).await.into_iter().collect::<Result<Vec<_>, _>>() {
-            Ok(answers) => Ok(in_order(parts.iter().map(|(_, places, _)| places), answers)),
-            Err(error) => Err(Unrecorded { batch: put_together(parts), error }),
-        }
+        let answers = answered(&parts, |shard, expansions| self.shards[shard].try_expand(expansions)).await;
+        answers.map_err(|error| Unrecorded { batch: put_together(parts), error })
     }
 
     async fn settle(&self, owner: &Owner, batch: Vec<Settle>) -> Result<Vec<Settled>, Unrecorded<Settle>> {
@@ -361,21 +374,19 @@ impl Queue for RedisQueue {
             return shard.settle(owner, batch).await;
         }
         let parts = self.parted(batch, |settle| &settle.lease.key().work.message);
-        let calls = parts.iter().map(async |(shard, _, settles)| {
-            let answers = self.shards[*shard].try_settle(owner, settles).await?;
+        let settle = async |shard: usize, settles: &[Settle]| {
+            let answers = self.shards[shard].try_settle(owner, settles).await?;
             let took = |settled: &Settled| matches!(settled, Settled::Delayed | Settled::Dead(_));
             let paused = settles.iter().zip(&answers).filter(|(_, settled)| took(settled));
             let paused = paused.filter_map(|(settle, _)| match settle.settlement {
                 Settlement::Pause { until, .. } => Some((settle.lease.key().clone(), until)),
                 _ => None,
             });
-            self.hold_elsewhere(*shard, paused.collect()).await;
+            self.hold_elsewhere(shard, paused.collect()).await;
             Ok(answers)
-        });
-        match join_all(calls).await.into_iter().collect::<Result<Vec<_>, _>>() {
-            Ok(answers) => Ok(in_order(parts.iter().map(|(_, places, _)| places), answers)),
-            Err(error) => Err(Unrecorded { batch: put_together(parts), error }),
-        }
+        };
+        let answers = answered(&parts, settle).await;
+        answers.map_err(|error| Unrecorded { batch: put_together(parts), error })
     }
 
     async fn renew(&self, owner: &Owner, leases: &[LeaseKey]) -> Result<Vec<LeaseKey>, QueueError> {
@@ -422,7 +433,8 @@ impl Queue for RedisQueue {
             // Of another shard than the cursor was in.
             let cursor = if number == from { std::mem::take(&mut inner) } else { String::new() };
             match self.shards[number].sweep(owner, lane, max, Cursor(cursor)).await {
-                Ok(swept) => {
+                Ok(mut swept) => {
+                    self.keep_what_is_at_home(number, &mut swept.items);
                     let cursor = match swept.cursor {
                         Cursor(inner) if !inner.is_empty() => Cursor(format!("{number} {inner}")),
                         _ if number + 1 < of => Cursor(format!("{} ", number + 1)),
@@ -504,6 +516,20 @@ impl Queue for RedisQueue {
         kept.extend(listening.into_iter().map(|(server, _, begun)| ((lane.clone(), server), begun)));
         result
     }
+}
+
+/// What the shards answer to the parts of a batch, one answer each, in the order of the whole; the first error if one
+/// of them fails.
+async fn answered<'a, T, R, F>(
+    parts: &'a Parted<T>,
+    ask: impl Fn(usize, &'a [T]) -> F,
+) -> Result<Vec<R>, QueueError>
+where
+    F: Future<Output = Result<Vec<R>, QueueError>>,
+{
+    let calls = parts.iter().map(|(shard, _, items)| ask(*shard, items));
+    let answers = join_all(calls).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+    Ok(in_order(parts.iter().map(|(_, places, _)| places), answers))
 }
 
 /// Brings answers of parts into the order of the whole.

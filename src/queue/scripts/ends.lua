@@ -136,7 +136,7 @@ local function rest_of(record, index, state)
       return nil
     end
     local goes = kind == 'ct' or kind == 'lt' or kind == 'left' or kind == 'gone'
-      or is_of_a_piece and (kind == 'rc' or kind == 'h')
+      or is_of_a_piece and (kind == 'rc' or kind == 'h' or kind == 'f')
     if not goes then
       rest[#rest + 1] = name
       rest[#rest + 1] = value

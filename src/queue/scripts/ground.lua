@@ -15,7 +15,8 @@
 --   d in the zset of work due later, k parked behind its destination; empty once ended.
 -- A place is true at every moment between two scripts, so nothing is ever in two places.
 -- A hand-out is named `{entry id}/{number}`, the server's count of hand-outs of that entry: a later one,
--- even to the same owner, has another name.
+-- even to the same owner, has another name. Those of them that do not count are in the record's field `f{index}`:
+--   entry id|how many
 
 local STAT = KEYS[1]
 local PREFIX = string.sub(STAT, 1, -5)
@@ -349,6 +350,17 @@ end
 -- The name of a hand-out.
 local function lease_name(entry, number)
   return entry .. '/' .. whole(number)
+end
+
+-- How many of an entry's hand-outs do not count.
+local function excused_at(piece, entry)
+  local text = redis.call('HGET', record_of(piece.id), 'f' .. piece.index) or ''
+  local at, number = string.match(text, '^(%d+%-%d+)|(%d+)$')
+  return at == entry and natural(number) or 0
+end
+
+local function excuse(piece, entry, number)
+  redis.call('HSET', record_of(piece.id), 'f' .. piece.index, entry .. '|' .. whole(number))
 end
 
 -- The entry and the number of a hand-out that is still the owner's, nil if it is not.

@@ -15,7 +15,7 @@ local function release(id, index, name)
   local entry, number = entry_held_by(owner, piece.lane, name)
   if not entry or not is_at(piece, entry) then return 0 end
   -- A group reads an entry once, so it becomes a new one, and what was counted goes with it.
-  piece.handed = piece.handed + number - 1
+  piece.handed = math.max(0, piece.handed + number - 1 - excused_at(piece, entry))
   leave_place(piece)
   make_ready(piece, true)
   tell_if_overdue(piece)

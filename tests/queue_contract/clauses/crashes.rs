@@ -43,16 +43,18 @@ pub(crate) async fn q13_work_that_takes_its_worker_down_again_and_again_is_poiso
 pub(crate) async fn q13_of_suspects_one_is_handed_out_at_a_time_and_the_others_do_not_pay_for_it<S: Store>(
     bench: &mut Bench<S>,
 ) {
-    let victim = owner("victim");
+    let mut victim = owner("victim");
     bench.send_many((0..5).map(id), 1, HOUR).await;
     assert_eq!(bench.take(&victim, &lane(), 10).await.len(), 5);
     for hand_out in 2..SUSPECT_HAND_OUTS {
         bench.advance(LEASE + SECOND);
+        victim = owner("victim");
         let (items, _) = bench.sweep(&victim, &lane(), 10).await;
         assert!(items.len() == 5 && items.iter().all(|work| work.handed_out == hand_out));
     }
     // From now on each loss takes one of them one step further: five of them live through three more.
     bench.advance(LEASE + SECOND);
+    victim = owner("victim");
     let (items, buried) = bench.sweep(&victim, &lane(), 10).await;
     assert_eq!((items.len(), buried.len()), (1, 0));
     assert_eq!(items[0].handed_out, SUSPECT_HAND_OUTS);
@@ -118,13 +120,57 @@ pub(crate) async fn q13_attempts_pauses_renewals_and_releases_are_no_crashes<S: 
     }
     // A real crash is forgiven by what is settled after it.
     for settlement in [bench.retry_in(2 * LEASE), bench.pause_for(2 * LEASE)] {
-        bench.take_one(&worker, &lane()).await;
+        bench.take_one(&owner("gone"), &lane()).await;
         let (mut items, _) = bench.recover(&worker, &lane()).await;
         assert_eq!(items[0].handed_out, 2);
         bench.settle(&worker, items.remove(0).lease, settlement).await;
         bench.advance(2 * LEASE);
     }
     assert_eq!(bench.take_one(&worker, &lane()).await.handed_out, 1);
+}
+
+pub(crate) async fn q13_a_hand_out_that_its_owner_outlives_does_not_count<S: Store>(bench: &mut Bench<S>) {
+    let (mut holder, mut next) = (owner("one"), owner("other"));
+    let work = delivery_id(&id(1), 1);
+    bench.send_within(&id(1), &[sms(1)], HOUR).await;
+    assert_eq!(bench.take_one(&holder, &lane()).await.handed_out, 1);
+    // Whoever never got the answer to its claim, or to its sweep, goes on asking.
+    for _ in 0..2 * MAX_HAND_OUTS {
+        bench.advance(LEASE - SECOND);
+        assert!(bench.take(&holder, &Lane::inbound(), 10).await.is_empty());
+        bench.advance(2 * SECOND);
+        let (items, _) = bench.sweep(&next, &lane(), 10).await;
+        assert_eq!(items.len(), 1);
+        assert_eq!(items[0].handed_out, 1);
+        std::mem::swap(&mut holder, &mut next);
+    }
+    // Whoever held it up for longer than its lease finds it first.
+    bench.advance(2 * LEASE);
+    let (mut items, _) = bench.sweep(&holder, &lane(), 10).await;
+    assert_eq!(items[0].handed_out, 1);
+
+    // Who was heard of in the first half of the lease alone may be gone; what did not count before does not now.
+    bench.advance(LEASE / 2 - SECOND);
+    assert_eq!(
+        bench.renew(&holder, &[LeaseKey { entry: "0-1/1".to_owned(), ..key(&items[0]) }]).await.len(),
+        1
+    );
+    bench.advance(LEASE);
+    items = bench.sweep(&next, &lane(), 10).await.0;
+    assert_eq!(items[0].handed_out, 2);
+    bench.release(&next, vec![items.remove(0).lease]).await;
+    assert_eq!(bench.take_one(&holder, &lane()).await.handed_out, 2);
+    bench.advance(LEASE + SECOND);
+    let (items, _) = bench.sweep(&holder, &lane(), 10).await;
+    assert_eq!(items[0].handed_out, 2);
+
+    // Its deadline ends it at the latest.
+    bench.advance(HOUR);
+    let (items, buried) = bench.sweep(&holder, &lane(), 10).await;
+    assert!(items.is_empty());
+    assert_eq!((&buried[0].delivery, buried[0].cause), (&work, DeadCause::Expired));
+    assert!(bench.letter(&work).await.maybe_sent);
+    bench.assert_at_rest().await;
 }
 
 pub(crate) async fn q14_a_sweep_finds_all_that_ran_out_behind_a_thousand_that_did_not<S: Store>(
