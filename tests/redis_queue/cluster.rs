@@ -13,6 +13,7 @@ use crate::support::cluster::Cluster;
 use crate::support::installation::Installation;
 use crate::support::ledger::{Allowed, Ledger};
 use crate::support::provider::Provider;
+use crate::support::waiting::until;
 
 const SHARDS: usize = 3;
 
@@ -125,8 +126,8 @@ async fn a_shard_that_is_away_is_told_and_the_others_go_on() {
     cluster.nodes[victim].kill();
     installation.wait_for_metric(&ingress, &format!("sms_broadcaster_queue_parts_away {gone}")).await;
     assert_eq!(installation.ops(&ingress, "readyz").await, Some((200, "partly\n".to_owned())));
-    let log = ingress.log();
-    assert!(log.iter().any(|line| line.contains("Redis is away") && line.contains("shard=0")), "{log:#?}");
+    let told = |line: &String| line.contains("Redis is away") && line.contains("shard=0");
+    until("the log tells of it", || ingress.log().iter().any(told)).await;
 
     cluster.nodes[victim].restart();
     installation.wait_for_metric(&ingress, "sms_broadcaster_queue_parts_away 0").await;
