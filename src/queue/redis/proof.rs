@@ -25,7 +25,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 
 /// The first pause between two looks; each is twice as long as the one before, up to the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(2);
 
 /// How a server comes to have something on its disk before it says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
