@@ -272,6 +272,7 @@ impl Lexicon {
         &self.letters[at..at + usize::from(meaning.tail)]
     }
 }
+
 /// A lexicon that is being read.
 struct List {
     letters: String,
