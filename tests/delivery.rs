@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::support::installation::{Installation, PHONES, SLACK, sid};
+use crate::support::installation::{Installation, PHONES, RECIPIENTS, SLACK, sid};
 use crate::support::provider::{Provider, Received, Reply};
 use crate::support::redis_server::RedisServer;
 
@@ -20,7 +20,7 @@ fn text(number: u32) -> String {
 /// Which of the texts each recipient has, by the provider's own book.
 fn has_all(requests: &[Received], numbers: &BTreeSet<u32>) -> bool {
     let wanted: BTreeSet<String> = numbers.iter().map(|&number| text(number)).collect();
-    [PHONES[0], PHONES[1], SLACK].iter().all(|destination| {
+    RECIPIENTS.iter().all(|destination| {
         let texts: Vec<String> = requests
             .iter()
             .filter(|request| request.destination == *destination && request.accepted())
@@ -123,7 +123,7 @@ async fn a_permanent_refusal_is_tried_once() {
 #[tokio::test]
 async fn the_answer_does_not_wait_for_any_provider() {
     let provider = Provider::start();
-    for recipient in [PHONES[0], PHONES[1], SLACK] {
+    for recipient in RECIPIENTS {
         provider.always(recipient, Reply::hang());
     }
     // Longer than this test is given: no attempt ends before the last answer.

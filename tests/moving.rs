@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::installation::{Installation, PHONES, SLACK, sid};
+use crate::support::installation::{Installation, PHONES, RECIPIENTS, sid};
 use crate::support::provider::{Provider, Received, Reply};
 use crate::support::redis_server::RedisServer;
 
@@ -66,7 +66,7 @@ async fn the_embedded_store_is_left_for_redis_without_losing_or_repeating_a_text
     wait_until_empty(&new).await;
 
     let requests = provider.requests();
-    for destination in [PHONES[0], PHONES[1], SLACK] {
+    for destination in RECIPIENTS {
         for number in 1..=6 {
             let code = format!("10000{number}");
             let taken = |request: &&Received| request.destination == destination && request.accepted();

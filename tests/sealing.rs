@@ -10,7 +10,7 @@ use regex::Regex;
 use serde_json::json;
 use sms_broadcaster::seal::is_sealed;
 
-use crate::support::installation::{Installation, LOOK, PHONES, Program, SLACK, on_redis, sid};
+use crate::support::installation::{Installation, LOOK, PHONES, Program, RECIPIENTS, SLACK, on_redis, sid};
 use crate::support::provider::{Provider, Received, Reply};
 use crate::support::redis_server::RedisServer;
 
@@ -347,9 +347,8 @@ async fn a_worker_without_the_key_loses_nothing_and_a_requeue_delivers_once_it_h
     let id = format!("{}/0", sid(1));
     let requeued = installation.smsctl_json(&["requeue", &id, "--json"]);
     assert_eq!(requeued, json!({"requeued": 1, "skipped": 0}));
-    let everywhere = |requests: &[Received]| {
-        [PHONES[0], PHONES[1], SLACK].iter().all(|destination| delivered_to(requests, destination))
-    };
+    let everywhere =
+        |requests: &[Received]| RECIPIENTS.iter().all(|destination| delivered_to(requests, destination));
     provider.wait_until("everybody has it", everywhere).await;
     installation.wait_for_metric(&with, &ended("sms", "delivered", 2)).await;
     installation.wait_for_metric(&with, "sms_broadcaster_conservation_error 0").await;

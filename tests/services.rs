@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::installation::{Installation, LOOK, PHONES, Program, SLACK, path_of, sid};
+use crate::support::installation::{Installation, LOOK, PHONES, Program, RECIPIENTS, path_of, sid};
 use crate::support::ledger::{Allowed, Ledger, SENDER, text};
 use crate::support::provider::{AUTH_TOKEN, Provider, Reply};
 use crate::support::redis_server::RedisServer;
@@ -78,7 +78,7 @@ async fn a_check_reads_the_subscribers_too_whatever_the_service() {
 #[tokio::test]
 async fn the_second_sigterm_ends_a_service_at_once() {
     let provider = Provider::start();
-    for recipient in [PHONES[0], PHONES[1], SLACK] {
+    for recipient in RECIPIENTS {
         provider.always(recipient, Reply::hang());
     }
     let installation = Installation::embedded(&provider, PATIENT);
@@ -95,7 +95,7 @@ async fn the_second_sigterm_ends_a_service_at_once() {
     assert!(ended.code().is_some_and(|code| code != 0), "{ended:?}");
 
     // Nothing is lost by it.
-    for recipient in [PHONES[0], PHONES[1], SLACK] {
+    for recipient in RECIPIENTS {
         provider.always(recipient, Reply::ok());
     }
     let _again = installation.start("sms-broadcaster").await;
@@ -119,7 +119,7 @@ async fn sigint_drains_as_sigterm_does() {
 #[tokio::test]
 async fn workers_that_are_told_to_end_hand_over_without_one_duplicate() {
     let provider = Provider::start();
-    for recipient in [PHONES[0], PHONES[1], SLACK] {
+    for recipient in RECIPIENTS {
         provider.always(recipient, Reply::ok().delayed(Duration::from_millis(100)));
     }
     let redis = RedisServer::start();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{IN_FLIGHT, STEADY, UNLIMITED};
 use crate::support::chance::duration;
-use crate::support::installation::{Installation, LOOK, PHONES, Program, SLACK, on_redis, signal};
+use crate::support::installation::{Installation, LOOK, Program, RECIPIENTS, on_redis, signal};
 use crate::support::ledger::{Allowed, Ledger, SENDER};
 use crate::support::provider::{Provider, Reply};
 use crate::support::proxy::{Line, Proxy};
@@ -156,7 +156,7 @@ async fn while_redis_does_not_answer_a_spool_takes_everything_and_it_arrives_lat
 #[tokio::test]
 async fn what_was_sent_while_redis_is_away_is_recorded_when_it_is_back_and_not_sent_again() {
     let provider = Provider::start();
-    for recipient in [PHONES[0], PHONES[1], SLACK] {
+    for recipient in RECIPIENTS {
         provider.always(recipient, Reply::ok().delayed(Duration::from_millis(800)));
     }
     let redis = RedisServer::start();

@@ -13,11 +13,9 @@ use tokio::task::JoinHandle;
 
 use super::STEADY;
 use crate::support::chance::{duration, seeded};
-use crate::support::installation::{Installation, PHONES, Program, SLACK, sid};
+use crate::support::installation::{Installation, Program, RECIPIENTS, sid};
 use crate::support::ledger::{Allowed, Ledger, text};
 use crate::support::provider::{Provider, Reply};
-
-const RECIPIENTS: [&str; 3] = [PHONES[0], PHONES[1], SLACK];
 
 /// Where the file has each piece of a message, by index; none if it does not know the message.
 fn places(folder: &Path, number: u32) -> BTreeMap<u32, String> {

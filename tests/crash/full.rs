@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::{IN_FLIGHT, STEADY};
-use crate::support::installation::{Installation, PHONES, SLACK};
+use crate::support::installation::{Installation, RECIPIENTS};
 use crate::support::ledger::{Allowed, Ledger};
 use crate::support::provider::{Provider, Reply};
 use crate::support::redis_server::RedisServer;
@@ -116,7 +116,7 @@ async fn an_embedded_store_on_a_full_disk_takes_nothing_new_and_delivers_what_it
         return;
     };
     let provider = Provider::start();
-    for recipient in [PHONES[0], PHONES[1], SLACK] {
+    for recipient in RECIPIENTS {
         provider.always(recipient, Reply::status(503).header("Retry-After", "1"));
     }
     let file = disk.0.path().join("queue.db");
@@ -133,7 +133,7 @@ async fn an_embedded_store_on_a_full_disk_takes_nothing_new_and_delivers_what_it
     assert!(ledger.post(installation.poster(), service.ingress, 0).await);
 
     // With the disk as full as before, everything arrives.
-    for recipient in [PHONES[0], PHONES[1], SLACK] {
+    for recipient in RECIPIENTS {
         provider.always(recipient, Reply::ok());
     }
     let figures = ledger.check(&installation, &provider, Allowed::default()).await;
@@ -150,7 +150,7 @@ async fn an_embedded_store_on_a_full_disk_takes_nothing_new_and_delivers_what_it
 #[tokio::test]
 async fn an_embedded_store_that_cannot_be_written_ends_its_service_and_what_was_answered_is_there() {
     let provider = Provider::start();
-    for recipient in [PHONES[0], PHONES[1], SLACK] {
+    for recipient in RECIPIENTS {
         provider.always(recipient, Reply::status(503).header("Retry-After", "1"));
     }
     let patient = STEADY.replace("[retry]\n", "[retry]\nmax_attempts = 1000\n");
@@ -167,7 +167,7 @@ async fn an_embedded_store_that_cannot_be_written_ends_its_service_and_what_was_
     let ended = service.wait_for_end().await;
     assert_eq!(ended.code(), Some(1), "{:?}", service.log());
 
-    for recipient in [PHONES[0], PHONES[1], SLACK] {
+    for recipient in RECIPIENTS {
         provider.always(recipient, Reply::ok());
     }
     let again = installation.program("sms-broadcaster").in_place_of(&service).start().await;

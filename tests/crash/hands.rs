@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{FAST, IN_FLIGHT, STEADY, at_most_every, make_due, until_delayed};
 use crate::support::chance::{duration, seeded};
-use crate::support::installation::{Installation, LOOK, PHONES, SLACK, sid};
+use crate::support::installation::{Installation, LOOK, PHONES, RECIPIENTS, sid};
 use crate::support::ledger::{Allowed, Ledger};
 use crate::support::provider::{Provider, Reply};
 use crate::support::redis_server::RedisServer;
@@ -14,7 +14,7 @@ use crate::support::redis_server::RedisServer;
 #[tokio::test]
 async fn a_worker_that_is_stopped_for_longer_than_its_leases_disturbs_nobody_when_it_goes_on() {
     let provider = Provider::start();
-    for recipient in [PHONES[0], PHONES[1], SLACK] {
+    for recipient in RECIPIENTS {
         provider.always(recipient, Reply::ok().delayed(Duration::from_millis(500)));
     }
     let redis = RedisServer::start();
@@ -182,7 +182,7 @@ async fn a_store_that_is_emptied_at_work_is_told_and_goes_on() {
 #[tokio::test]
 async fn what_a_failover_lost_is_put_right_beside_the_services() {
     let provider = Provider::start();
-    for recipient in [PHONES[0], PHONES[1], SLACK] {
+    for recipient in RECIPIENTS {
         provider.always(recipient, Reply::status(503).header("Retry-After", "300"));
     }
     let redis = RedisServer::start();
@@ -207,7 +207,7 @@ async fn what_a_failover_lost_is_put_right_beside_the_services() {
     for phone in PHONES {
         assert!(!page.contains(&phone[1..]), "{page}");
     }
-    for recipient in [PHONES[0], PHONES[1], SLACK] {
+    for recipient in RECIPIENTS {
         provider.always(recipient, Reply::ok());
     }
     make_due(&redis, Duration::ZERO);
@@ -233,7 +233,7 @@ async fn what_a_failover_lost_is_put_right_beside_the_services() {
 async fn suspects_run_one_at_a_time_in_a_process_whatever_their_lanes() {
     const TAKES: Duration = Duration::from_millis(700);
     let provider = Provider::start();
-    for recipient in [PHONES[0], PHONES[1], SLACK] {
+    for recipient in RECIPIENTS {
         provider.script(recipient, [Reply::status(503).header("Retry-After", "300")]);
         provider.always(recipient, Reply::ok().delayed(TAKES));
     }

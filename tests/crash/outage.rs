@@ -7,7 +7,7 @@ use sms_broadcaster::queue::contract::DeadFilter;
 
 use super::STEADY;
 use crate::support::chance::{duration, is_chaos};
-use crate::support::installation::{Installation, LOOK, PHONES, Program, SLACK};
+use crate::support::installation::{Installation, LOOK, PHONES, Program, RECIPIENTS, SLACK};
 use crate::support::ledger::{Allowed, Ledger, SENDER};
 use crate::support::provider::{Provider, Reply};
 use crate::support::redis_server::RedisServer;
@@ -53,7 +53,7 @@ async fn outlives_an_outage(
 ) {
     let number: u32 = if is_chaos() { 100 } else { 25 };
     let time = duration(Duration::from_secs(9), 0.015);
-    for recipient in [PHONES[0], PHONES[1], SLACK] {
+    for recipient in RECIPIENTS {
         provider.always(recipient, Reply::status(503));
     }
     let ledger = Ledger::new();
@@ -82,7 +82,7 @@ async fn outlives_an_outage(
     assert!(resident_now <= resident + GROWTH, "resident memory grew from {resident} to {resident_now} KiB");
     assert!(stored_now <= stored + GROWTH, "what is stored grew from {stored} to {stored_now} KiB");
 
-    for recipient in [PHONES[0], PHONES[1], SLACK] {
+    for recipient in RECIPIENTS {
         provider.always(recipient, Reply::ok());
     }
     let dead = 3 * number as usize;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{FAST, STEADY};
-use crate::support::installation::{Installation, PHONES, SLACK, on_redis};
+use crate::support::installation::{Installation, PHONES, RECIPIENTS, on_redis};
 use crate::support::ledger::{Allowed, Ledger};
 use crate::support::provider::{Provider, Reply};
 use crate::support::proxy::{Moment, Proxy, Trap};
@@ -131,7 +131,7 @@ async fn killed_at_a_renewal_a_worker_leaves_its_leases_to_run_out() {
 #[tokio::test]
 async fn killed_while_the_provider_answers_a_worker_leaves_what_was_sent_to_be_sent_twice() {
     let bench = Bench::start().await;
-    for recipient in [PHONES[0], PHONES[1], SLACK] {
+    for recipient in RECIPIENTS {
         bench.provider.script(recipient, [Reply::ok().delayed(Duration::from_secs(60))]);
     }
     let mut worker = bench.installation.program("sms-worker").more(FAST).spawn();

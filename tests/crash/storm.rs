@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 
 use super::{FAST, IN_FLIGHT, UNLIMITED, at_most_every};
 use crate::support::chance::{duration, seeded};
-use crate::support::installation::{Installation, PHONES, Program, SLACK};
+use crate::support::installation::{Installation, Program, RECIPIENTS};
 use crate::support::ledger::{Allowed, Ledger};
 use crate::support::provider::{Provider, Reply};
 use crate::support::redis_server::RedisServer;
@@ -86,7 +86,7 @@ async fn a_storm_of_kills_makes_poison_of_nothing_where_leases_are_as_long_as_th
     let storm = duration(Duration::from_secs(8), 0.02);
     let number = 20 * u32::try_from(storm.as_secs()).unwrap();
     let provider = Provider::start();
-    for recipient in [PHONES[0], PHONES[1], SLACK] {
+    for recipient in RECIPIENTS {
         provider.always(recipient, Reply::ok().delayed(Duration::from_millis(100)));
     }
     let redis = RedisServer::start();
@@ -122,7 +122,7 @@ async fn taken_over(installation: &Installation, worker: &Program) -> usize {
 #[tokio::test]
 async fn workers_that_never_live_long_take_over_from_each_other() {
     let provider = Provider::start();
-    for recipient in [PHONES[0], PHONES[1], SLACK] {
+    for recipient in RECIPIENTS {
         provider.script(recipient, [Reply::ok().delayed(Duration::from_secs(60))]);
     }
     let redis = RedisServer::start();

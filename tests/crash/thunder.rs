@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::{UNLIMITED, make_due, until_delayed};
 
 use crate::support::chance::is_chaos;
-use crate::support::installation::{Installation, PHONES, SLACK};
+use crate::support::installation::{Installation, RECIPIENTS};
 use crate::support::ledger::{Allowed, Ledger};
 use crate::support::provider::{Provider, Reply};
 use crate::support::redis_server::RedisServer;
@@ -75,7 +75,7 @@ async fn workers_that_start_together_on_work_that_is_due_together_hold_up_nobody
     let number: u32 = if is_chaos() { 2_000 } else { 250 };
     let provider = Provider::start();
     let later = || Reply::status(503).header("Retry-After", "3600");
-    for recipient in [PHONES[0], PHONES[1], SLACK] {
+    for recipient in RECIPIENTS {
         provider.always(recipient, later());
     }
     let redis = RedisServer::start();
@@ -86,7 +86,7 @@ async fn workers_that_start_together_on_work_that_is_due_together_hold_up_nobody
     ledger.post_all(installation.poster(), &[ingress.ingress], 0..number, 16).await;
     until_delayed(&installation, 3 * u64::from(number)).await;
     assert_eq!(first.stop(), Some(0));
-    for recipient in [PHONES[0], PHONES[1], SLACK] {
+    for recipient in RECIPIENTS {
         provider.always(recipient, Reply::ok());
     }
 

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 
 use super::{FAST, IN_FLIGHT, STEADY};
 use crate::support::chance::is_chaos;
-use crate::support::installation::{Installation, LOOK, Launch, PHONES, SLACK, sid};
+use crate::support::installation::{Installation, LOOK, Launch, RECIPIENTS, sid};
 use crate::support::ledger::{Allowed, Ledger};
 use crate::support::provider::{Provider, Reply};
 use crate::support::redis_server::RedisServer;
@@ -47,7 +47,7 @@ fn record(number: u32) -> String {
 
 /// Every recipient answers so from now on.
 fn always(provider: &Provider, reply: impl Fn() -> Reply) {
-    for recipient in [PHONES[0], PHONES[1], SLACK] {
+    for recipient in RECIPIENTS {
         provider.always(recipient, reply());
     }
 }

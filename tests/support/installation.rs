@@ -27,6 +27,9 @@ pub(crate) const PHONES: [&str; 2] = ["+12025550147", "+12025550169"];
 /// The name of the Slack webhook.
 pub(crate) const SLACK: &str = "mfa";
 
+/// Who gets every message.
+pub(crate) const RECIPIENTS: [&str; 3] = [PHONES[0], PHONES[1], SLACK];
+
 /// The longest a program may take to become ready, or a condition to come true.
 const PATIENCE: Duration = Duration::from_secs(120);
 

@@ -12,14 +12,11 @@ use sms_broadcaster::queue::contract::{DeadFilter, Stats};
 use tokio::task::JoinSet;
 
 use super::figures::Figures;
-use super::installation::{Installation, LOOK, PHONES, Poster, SLACK, sid};
+use super::installation::{Installation, LOOK, Poster, RECIPIENTS, sid};
 use super::provider::{Provider, Received};
 
 /// The sender of every text of a fault test.
 pub(crate) const SENDER: &str = "+12223334444";
-
-/// Who gets every message.
-const RECIPIENTS: [&str; 3] = [PHONES[0], PHONES[1], SLACK];
 
 /// How long a message that is refused is brought again and again.
 const STUBBORNNESS: Duration = Duration::from_secs(120);
