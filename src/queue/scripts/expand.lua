@@ -21,20 +21,16 @@ local made = {}
 -- Makes the deliveries of a routing, `number` of four arguments each from `first` on; there is at least one.
 local function make_deliveries(place, routing, subscriber, deadline, number, first)
   local fields = { 'sub', subscriber, 'n', number, 's0', state_of(routing) }
-  local size = 6
+  local size, fresh = 6, FRESH .. whole(deadline) .. '|e'
   for index = 1, number do
     local from = first + 4 * (index - 1)
     local lane, destination = ARGV[from], ARGV[from + 1]
     enlist(lane)
-    local piece = {
-      id = routing.id, index = index, lane = lane, destination = destination, state = 'P', attempts = 0,
-      pauses = 0, handed = 0, maybe = '0', deadline = deadline,
-    }
+    local piece = { id = routing.id, index = index, lane = lane, destination = destination, deadline = deadline }
     local entry = add_entry(piece, false)
-    piece.place = 'e' .. entry
     fields[size + 1], fields[size + 2] = 'r' .. index, lane .. '|' .. destination .. '|' .. ARGV[from + 2]
     fields[size + 3], fields[size + 4] = 'rc' .. index, ARGV[from + 3]
-    fields[size + 5], fields[size + 6] = 's' .. index, state_of(piece)
+    fields[size + 5], fields[size + 6] = 's' .. index, fresh .. entry
     size = size + 6
     local here = made[lane]
     if here then here[#here + 1] = { place = place, piece = piece, entry = entry } end

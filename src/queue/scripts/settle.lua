@@ -98,8 +98,8 @@ local function deliver_together(id, number, first)
     local lane, index, entry = ARGV[at], tonumber(ARGV[at + 1]), string.match(ARGV[at + 2], '^(%d+%-%d+)/1$')
     local state, route = found[4 + 2 * piece], found[5 + 2 * piece]
     if index == 0 or states[index] or not (entry and state and route) then return false end
-    local deadline, place = string.match(state, '^P|0|0|0|0|(%d+)|e(.+)$')
-    if place ~= entry or string.sub(route, 1, #lane + 1) ~= lane .. '|' then return false end
+    local deadline, place = string.match(state, FRESH_STATE)
+    if place ~= 'e' .. entry or string.sub(route, 1, #lane + 1) ~= lane .. '|' then return false end
     states[index], entries[piece] = 'S|0|0|0|0|' .. deadline .. '|', entry
   end
 
