@@ -1,5 +1,6 @@
 //! Assembly: from a configuration to a running service. The only place that knows every concrete type.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -76,7 +77,7 @@ pub fn start_logging(settings: LogSettings) {
 /// Runs the roles until SIGTERM or SIGINT. 0 after a drain, 1 when it could not run.
 pub fn run_service(config: Config, roles: Roles) -> ExitCode {
     start_logging(config.log);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime(&config.queue) {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("cannot start: {error}");
@@ -97,6 +98,27 @@ pub fn run_service(config: Config, roles: Roles) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The runtime of a service: a thread for each server its store is on, at most one for each processor.
+///
+/// A store does all its work on one thread, and more of it for a delivery than a worker does: further threads of
+/// ours would only hand work to and fro among themselves.
+fn runtime(queue: &QueueChoice) -> std::io::Result<tokio::runtime::Runtime> {
+    let servers = match queue {
+        QueueChoice::Embedded { .. } => 1,
+        QueueChoice::Redis(server) => server.shards,
+    };
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let mut builder = match servers.min(processors) {
+        0 | 1 => tokio::runtime::Builder::new_current_thread(),
+        threads => {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(threads);
+            builder
+        }
+    };
+    builder.enable_all().build()
 }
 
 /// Cancels `shutdown` at the first SIGTERM or SIGINT; the second ends the process at once.

@@ -3,7 +3,8 @@
 //! Three questions, three types. A channel says what happened ([`Outcome`]), the retry policy says
 //! what to do about it ([`Settlement`]), the queue says whether that was recorded.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
+use url::Url;
 
 use crate::clock::Timestamp;
 use crate::message::{Malformed, MessageId, PhoneNumber};
@@ -19,7 +21,7 @@ use crate::message::{Malformed, MessageId, PhoneNumber};
 /// `in` is taken: it names the work that is not routed yet.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct ChannelId(String);
+pub struct ChannelId(Cow<'static, str>);
 
 impl ChannelId {
     /// Reads a channel name.
@@ -27,17 +29,21 @@ impl ChannelId {
         let ok = (1..=32).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             && text != "in";
-        if ok { Ok(Self(text.to_owned())) } else { Err(Malformed("a channel is named [a-z0-9-]{1,32}")) }
+        if ok {
+            Ok(Self(Cow::Owned(text.to_owned())))
+        } else {
+            Err(Malformed("a channel is named [a-z0-9-]{1,32}"))
+        }
     }
 
     /// Text messages by Twilio.
     pub fn sms() -> Self {
-        Self("sms".to_owned())
+        Self(Cow::Borrowed("sms"))
     }
 
     /// Slack incoming webhooks.
     pub fn slack() -> Self {
-        Self("slack".to_owned())
+        Self(Cow::Borrowed("slack"))
     }
 
     /// The name.
@@ -61,7 +67,7 @@ impl TryFrom<String> for ChannelId {
 
 impl From<ChannelId> for String {
     fn from(id: ChannelId) -> Self {
-        id.0
+        id.0.into_owned()
     }
 }
 
@@ -94,31 +100,38 @@ impl FromStr for DeliveryId {
 
 /// A webhook address. The whole of it is a secret: who knows it can post.
 #[derive(Clone)]
-pub struct WebhookUrl(SecretString);
+pub struct WebhookUrl {
+    /// As it was given: destinations are named by it.
+    text: SecretString,
+    url: Url,
+}
 
 impl WebhookUrl {
     /// Takes an absolute http or https URL that names a host and carries no user and password.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
         let bad = Malformed("a webhook is an http or https URL");
-        let url = url::Url::parse(text).map_err(|_| bad.clone())?;
+        let url = Url::parse(text).map_err(|_| bad.clone())?;
         let plain = url.username().is_empty() && url.password().is_none();
         if matches!(url.scheme(), "http" | "https") && url.host_str().is_some() && plain {
-            Ok(Self(SecretString::from(text.to_owned())))
+            Ok(Self { text: SecretString::from(text.to_owned()), url })
         } else {
             Err(bad)
         }
     }
 
-    /// The URL itself, for the wire and for the store.
+    /// The URL itself, for the store.
     pub fn expose(&self) -> &str {
-        self.0.expose_secret()
+        self.text.expose_secret()
+    }
+
+    /// The URL itself, for the wire.
+    pub fn url(&self) -> &Url {
+        &self.url
     }
 
     /// Its host and nothing else: `hooks.slack.com/…`.
     pub fn masked(&self) -> String {
-        let url = url::Url::parse(self.expose()).ok();
-        let host = url.as_ref().and_then(|url| url.host_str()).unwrap_or("?");
-        format!("{host}/…")
+        format!("{}/…", self.url.host_str().unwrap_or("?"))
     }
 }
 
@@ -219,6 +232,9 @@ impl DestinationKey {
     }
 }
 
+/// How much of the hash a key is.
+const KEY_BYTES: usize = 12;
+
 /// Makes [`DestinationKey`]s. Every worker of a fleet must be given the same secret, or limits and
 /// pauses are not shared.
 #[derive(Clone)]
@@ -238,8 +254,11 @@ impl DestinationKeyer {
         mac.update(recipient.channel().as_str().as_bytes());
         mac.update(b"\0");
         mac.update(recipient.endpoint().as_bytes());
-        let digest = mac.finalize().into_bytes();
-        DestinationKey(digest[..12].iter().map(|byte| format!("{byte:02x}")).collect())
+        let mut key = String::with_capacity(2 * KEY_BYTES);
+        for byte in &mac.finalize().into_bytes()[..KEY_BYTES] {
+            let _ = write!(key, "{byte:02x}");
+        }
+        DestinationKey(key)
     }
 }
 

@@ -4,6 +4,7 @@
 //! formed. Texts and numbers of people do not print: `Debug` masks them and there is no `Display`.
 
 use std::fmt;
+use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -22,14 +23,14 @@ pub struct Malformed(pub &'static str);
 /// It is the key that makes a message be accepted once, so it is compared byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct MessageId(String);
+pub struct MessageId(Arc<str>);
 
 impl MessageId {
     /// Reads a Twilio MessageSid.
     pub fn twilio(sid: &str) -> Result<Self, Malformed> {
         let hex = sid.strip_prefix("SM").or_else(|| sid.strip_prefix("MM"));
         match hex {
-            Some(hex) if is_hex_32(hex) => Ok(Self(sid.to_owned())),
+            Some(hex) if is_hex_32(hex) => Ok(Self(sid.into())),
             _ => Err(Malformed("a MessageSid is SM or MM and 32 hexadecimal digits")),
         }
     }
@@ -40,7 +41,7 @@ impl MessageId {
             && source.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         let id_ok = (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());
         if source_ok && id_ok {
-            Ok(Self(format!("{source}:{id}")))
+            Ok(Self(format!("{source}:{id}").into()))
         } else {
             Err(Malformed("a message id of another source is {source}:{its id}"))
         }
@@ -75,7 +76,7 @@ impl TryFrom<String> for MessageId {
 
 impl From<MessageId> for String {
     fn from(id: MessageId) -> Self {
-        id.0
+        id.0.as_ref().to_owned()
     }
 }
 
@@ -111,9 +112,13 @@ pub struct Address(String);
 impl Address {
     /// Takes an address as received.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
+        Self::check(text).map(|()| Self(text.to_owned()))
+    }
+
+    fn check(text: &str) -> Result<(), Malformed> {
         let length = text.chars().count();
         if (1..=64).contains(&length) && !text.chars().any(char::is_control) {
-            Ok(Self(text.to_owned()))
+            Ok(())
         } else {
             Err(Malformed("an address is 1 to 64 printable characters"))
         }
@@ -139,7 +144,7 @@ impl fmt::Debug for Address {
 impl TryFrom<String> for Address {
     type Error = Malformed;
     fn try_from(text: String) -> Result<Self, Malformed> {
-        Self::parse(&text)
+        Self::check(&text).map(|()| Self(text))
     }
 }
 
@@ -159,15 +164,15 @@ pub struct PhoneNumber(String);
 impl PhoneNumber {
     /// Reads an E.164 number.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
+        Self::check(text).map(|()| Self(text.to_owned()))
+    }
+
+    fn check(text: &str) -> Result<(), Malformed> {
         let digits = text.strip_prefix('+').unwrap_or("");
         let ok = (7..=15).contains(&digits.len())
             && digits.bytes().all(|b| b.is_ascii_digit())
             && !digits.starts_with('0');
-        if ok {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(Malformed("a phone number is E.164: + and 7 to 15 digits"))
-        }
+        if ok { Ok(()) } else { Err(Malformed("a phone number is E.164: + and 7 to 15 digits")) }
     }
 
     /// The number, for the wire.
@@ -190,7 +195,7 @@ impl fmt::Debug for PhoneNumber {
 impl TryFrom<String> for PhoneNumber {
     type Error = Malformed;
     fn try_from(text: String) -> Result<Self, Malformed> {
-        Self::parse(&text)
+        Self::check(&text).map(|()| Self(text))
     }
 }
 

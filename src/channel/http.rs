@@ -18,9 +18,14 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, UNIX_EPOCH};
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER,
+    USER_AGENT,
+};
+use reqwest::{Method, Request};
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
@@ -58,16 +63,33 @@ pub struct NoRootCertificates;
 pub struct Post<'a> {
     /// Where to. Secret.
     pub url: &'a Url,
-    /// HTTP Basic user and password.
-    pub basic: Option<(&'a str, &'a SecretString)>,
-    /// The body's type.
-    pub content_type: &'static str,
+    /// As [`headers`] makes them. They may hold a password: secret.
+    pub headers: &'a HeaderMap,
     /// The body. Secret.
     pub body: Vec<u8>,
     /// The longest the whole exchange may take.
     pub timeout: Duration,
     /// How long it makes sense to begin: a request that could not be written by then is dropped.
     pub write_within: Duration,
+}
+
+/// The headers of every request with a body of `content_type` that names `basic`, HTTP Basic user and password. They
+/// are the same for all requests of a channel, so it has them made once.
+pub fn headers(content_type: &'static str, basic: Option<(&str, &SecretString)>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers
+        .insert(USER_AGENT, HeaderValue::from_static(concat!("sms-broadcaster/", env!("CARGO_PKG_VERSION"))));
+    headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Some((user, password)) = basic {
+        let credentials = BASE64_STANDARD.encode(format!("{user}:{}", password.expose_secret()));
+        let mut value = HeaderValue::from_str(&format!("Basic {credentials}"))
+            .expect("base64 is nothing but visible ASCII");
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+    headers
 }
 
 /// An answer of which at least status and headers arrived.
@@ -216,11 +238,10 @@ impl HttpClient {
 
         let gate = Arc::new(Gate::default());
         let body = GuardedBody { bytes: Some(Bytes::from(post.body)), gate: Arc::clone(&gate) };
-        let mut request = self.client.post(post.url.clone()).header(CONTENT_TYPE, post.content_type);
-        if let Some((user, password)) = post.basic {
-            request = request.basic_auth(user, Some(password.expose_secret()));
-        }
-        let mut sending = pin!(request.body(reqwest::Body::wrap(body)).send());
+        let mut request = Request::new(Method::POST, post.url.clone());
+        request.headers_mut().clone_from(post.headers);
+        *request.body_mut() = Some(reqwest::Body::wrap(body));
+        let mut sending = pin!(self.client.execute(request));
 
         let mut sent = timeout_at(write_by, &mut sending).await;
         if sent.is_err() && !gate.call_off() {
@@ -249,11 +270,7 @@ impl fmt::Debug for HttpClient {
 fn builder(lookup: Lookup) -> reqwest::ClientBuilder {
     // Fails when somebody installed one before, and then theirs serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut headers = HeaderMap::new();
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     reqwest::Client::builder()
-        .user_agent(concat!("sms-broadcaster/", env!("CARGO_PKG_VERSION")))
-        .default_headers(headers)
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
@@ -456,7 +473,7 @@ mod tests {
         let timeout = Duration::from_secs(10);
         let body = b"x=1".to_vec();
         let post =
-            Post { url: &url, basic: None, content_type: "text/plain", body, timeout, write_within: timeout };
+            Post { url: &url, headers: &headers("text/plain", None), body, timeout, write_within: timeout };
         client.post(post).await
     }
 

@@ -7,11 +7,11 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use reqwest::header::HeaderMap;
 use serde::Serialize;
-use url::Url;
 
 use crate::channel::contract::{Channel, Dispatch};
-use crate::channel::http::{Answer, Ending, HttpClient, NoAnswer, Post, Verdict};
+use crate::channel::http::{Answer, Ending, HttpClient, NoAnswer, Post, Verdict, headers};
 use crate::delivery::{ChannelId, Outcome, Reason, Recipient};
 
 /// Display name of the sender where the recipient names none.
@@ -53,13 +53,14 @@ pub struct SlackSettings {
 #[derive(Debug)]
 pub struct SlackChannel {
     settings: SlackSettings,
+    headers: HeaderMap,
     http: HttpClient,
 }
 
 impl SlackChannel {
     /// A channel that posts with `http`.
     pub fn new(settings: SlackSettings, http: HttpClient) -> Self {
-        Self { settings, http }
+        Self { settings, headers: headers("application/json", None), http }
     }
 }
 
@@ -83,12 +84,8 @@ impl Channel for SlackChannel {
     }
 
     async fn deliver(&self, dispatch: Dispatch) -> Outcome {
-        let unreadable = Outcome::Permanent { reason: Reason::Unreadable, status: None, code: None };
         let Recipient::Slack { url, channel, username, icon_emoji } = &dispatch.recipient else {
-            return unreadable;
-        };
-        let Ok(url) = Url::parse(url.expose()) else {
-            return unreadable;
+            return Outcome::Permanent { reason: Reason::Unreadable, status: None, code: None };
         };
         let payload = Payload {
             username: username.as_deref().unwrap_or(DEFAULT_USERNAME),
@@ -99,9 +96,8 @@ impl Channel for SlackChannel {
             unfurl_media: false,
         };
         let post = Post {
-            url: &url,
-            basic: None,
-            content_type: "application/json",
+            url: url.url(),
+            headers: &self.headers,
             body: serde_json::to_vec(&payload).expect("a struct of strings always serialises"),
             timeout: self.settings.timeout,
             write_within: dispatch.time_left,

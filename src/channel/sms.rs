@@ -7,12 +7,13 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use reqwest::header::HeaderMap;
 use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
 use crate::channel::contract::{Channel, Dispatch};
-use crate::channel::http::{Answer, HttpClient, Post, Verdict};
+use crate::channel::http::{Answer, HttpClient, Post, Verdict, headers};
 use crate::channel::twilio_codes::rule;
 use crate::code::bound_last_line;
 use crate::delivery::{ChannelId, Outcome, Reason, Recipient};
@@ -55,6 +56,7 @@ pub struct SmsSettings {
 pub struct SmsChannel {
     settings: SmsSettings,
     url: Url,
+    headers: HeaderMap,
     http: HttpClient,
 }
 
@@ -73,7 +75,9 @@ impl SmsChannel {
         let base = base.as_str().trim_end_matches('/');
         let account = settings.account_sid.as_str();
         let url = Url::parse(&format!("{base}/2010-04-01/Accounts/{account}/Messages.json"));
-        Ok(Self { url: url.map_err(|_| bad())?, settings, http })
+        let headers =
+            headers("application/x-www-form-urlencoded", Some((&settings.user, &settings.password)));
+        Ok(Self { url: url.map_err(|_| bad())?, headers, settings, http })
     }
 
     /// The form of Twilio's "create a message".
@@ -102,8 +106,7 @@ impl Channel for SmsChannel {
         };
         let post = Post {
             url: &self.url,
-            basic: Some((&self.settings.user, &self.settings.password)),
-            content_type: "application/x-www-form-urlencoded",
+            headers: &self.headers,
             body: self.form(to, dispatch.text.expose(), dispatch.time_left).into_bytes(),
             timeout: self.settings.timeout,
             write_within: dispatch.time_left,

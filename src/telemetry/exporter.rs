@@ -2,17 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use reqwest::header::HeaderMap;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::settings::{Collector, TelemetrySettings};
+use super::settings::TelemetrySettings;
 use super::span::Span;
 use super::tracer::{Recorder, Tracer};
 use super::wire::{Resource, encode};
-use crate::channel::http::{HttpClient, Post};
+use crate::channel::http::{HttpClient, Post, headers};
 use crate::clock::Clock;
 use crate::metrics::TelemetryMetrics;
 use crate::quiet::Quiet;
@@ -41,8 +42,8 @@ const FLUSH: Duration = Duration::from_secs(2);
 /// Sends what its [`Tracer`] makes.
 pub struct Exporter {
     spans: mpsc::Receiver<Span>,
-    collector: Collector,
     url: Url,
+    headers: HeaderMap,
     resource: Resource,
     http: HttpClient,
     metrics: TelemetryMetrics,
@@ -77,7 +78,9 @@ pub fn start(
     let tracer = Tracer::new(Recorder { spans: sender, dropped, clock, sample_ratio, system });
     let mut url = collector.base.clone();
     url.set_path(&format!("{}/v1/traces", url.path().trim_end_matches('/')));
-    let exporter = Exporter { spans, collector, url, resource, http, metrics, quiet: Quiet::default() };
+    let basic = collector.basic.as_ref().map(|(user, password)| (user.as_str(), password));
+    let headers = headers("application/json", basic);
+    let exporter = Exporter { spans, url, headers, resource, http, metrics, quiet: Quiet::default() };
     (tracer, Some(exporter))
 }
 
@@ -158,15 +161,8 @@ impl Exporter {
     }
 
     async fn post(&self, body: Vec<u8>) -> Sent {
-        let basic = self.collector.basic.as_ref().map(|(user, password)| (user.as_str(), password));
-        let post = Post {
-            url: &self.url,
-            basic,
-            content_type: "application/json",
-            body,
-            timeout: TIMEOUT,
-            write_within: TIMEOUT,
-        };
+        let post =
+            Post { url: &self.url, headers: &self.headers, body, timeout: TIMEOUT, write_within: TIMEOUT };
         match self.http.post(post).await {
             Ok(answer) => match answer.status {
                 200..=299 => Sent::Taken { rejected: rejected(&answer.body) },
@@ -195,6 +191,7 @@ fn rejected(body: &[u8]) -> u64 {
 mod tests {
     use super::*;
     use crate::metrics::Metrics;
+    use crate::telemetry::Collector;
 
     #[tokio::test]
     async fn at_the_end_everything_that_waits_is_gathered() {
