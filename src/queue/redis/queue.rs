@@ -165,18 +165,21 @@ impl Shard {
             call.arg(expansion.lease.key().work.message.as_str());
             call.arg(&expansion.subscriber).arg(millis(expansion.deadline)).arg(expansion.deliveries.len());
             for delivery in &expansion.deliveries {
-                call.arg(delivery.channel.as_str()).arg(delivery.destination.as_str());
-                call.arg(&delivery.label).arg(&delivery.recipient);
+                call.arg(delivery.channel.as_str());
+                call.arg(format!("{}|{}", delivery.destination.as_str(), delivery.label));
+                call.arg(&delivery.recipient);
             }
         }
         let [now, ended, handed_out] = fields(self.server.work.script(&call).await?)?;
-        let settled = |answer| match answer {
-            1 => Settled::Expanded,
+        let settled = |word: &str| match word {
+            "1" => Settled::Expanded,
             _ => Settled::Stale { late_success: false },
         };
+        let handed_out = text(handed_out)?;
+        let handed_out: Vec<&str> = handed_out.split_ascii_whitespace().collect();
         Ok(Expanded {
-            settled: numbers(ended, batch.len())?.into_iter().map(settled).collect(),
-            handed_out: handed_out_of(handed_out, batch)?,
+            settled: words(&text(ended)?, batch.len())?.into_iter().map(settled).collect(),
+            handed_out: handed_out_of(&handed_out, batch)?,
             now: timestamp(now)?,
         })
     }
@@ -221,16 +224,14 @@ impl Shard {
             call.arg(kind).arg(time).arg(cause).arg(attempt.map(line).unwrap_or_default());
             call.arg(u8::from(attempt.is_some_and(|attempt| attempt.ambiguous)));
         }
-        let answers = list(self.server.work.script(&call).await?)?;
-        if answers.len() != batch.len() {
-            return Err(not_understood());
-        }
+        let answers = text(self.server.work.script(&call).await?)?;
+        let answers = words(&answers, batch.len())?;
         let mut places = arrived;
         places.append(&mut others);
         let mut placed: Vec<(usize, Settled)> = places
             .into_iter()
             .zip(answers)
-            .map(|(place, answer)| Ok((place, settled(&text(answer)?)?)))
+            .map(|(place, answer)| Ok((place, settled(answer)?)))
             .collect::<Result<_, QueueError>>()?;
         placed.sort_unstable_by_key(|(place, _)| *place);
         Ok(placed.into_iter().map(|(_, settled)| settled).collect())
@@ -249,20 +250,25 @@ impl Shard {
     }
 }
 
-/// Reads what an expansion handed out. A delivery that cannot be read is left to its lease.
-fn handed_out_of(value: redis::Value, batch: &[Expansion]) -> Result<Vec<HandedOut>, QueueError> {
-    let words = list(value)?;
-    let one = |words: &[redis::Value]| {
-        let [expansion, index, entry, deadline] = fields(redis::Value::Array(words.to_vec()))?;
-        let (expansion, index): (usize, u16) = (read(expansion)?, read(index)?);
-        let made_by = batch.get(expansion).ok_or_else(not_understood)?;
-        let delivery = usize::from(index).checked_sub(1).and_then(|place| made_by.deliveries.get(place));
-        let lane = Lane::of(&delivery.ok_or_else(not_understood)?.channel);
+/// The words of a list that a script answers as one text.
+fn words<'a>(list: &'a str, expected: usize) -> Result<Vec<&'a str>, QueueError> {
+    let words: Vec<&'a str> = list.split_ascii_whitespace().collect();
+    if words.len() == expected { Ok(words) } else { Err(not_understood()) }
+}
+
+/// Reads what an expansion handed out.
+fn handed_out_of(words: &[&str], batch: &[Expansion]) -> Result<Vec<HandedOut>, QueueError> {
+    let one = |words: &[&str]| {
+        let [expansion, index, entry, deadline] = <[&str; 4]>::try_from(words).ok()?;
+        let (expansion, index): (usize, u16) = (expansion.parse().ok()?, index.parse().ok()?);
+        let made_by = batch.get(expansion)?;
+        let delivery = made_by.deliveries.get(usize::from(index).checked_sub(1)?)?;
         let work = DeliveryId { message: made_by.lease.key().work.message.clone(), index };
-        let lease = Lease::new(LeaseKey { lane, work, entry: read(entry)? });
-        Ok(HandedOut { expansion, lease, deadline: timestamp(deadline)? })
+        let lease = LeaseKey { lane: Lane::of(&delivery.channel), work, entry: entry.to_owned() };
+        let deadline = Timestamp::from_millis(deadline.parse().ok()?);
+        Some(HandedOut { expansion, lease: Lease::new(lease), deadline })
     };
-    words.chunks(4).map(one).collect()
+    words.chunks(4).map(|words| one(words).ok_or_else(not_understood)).collect()
 }
 
 /// An attempt as one line of the history.

@@ -25,13 +25,9 @@ for at = 6, #ARGV, 4 do
     accepted = accepted + 1
     if is_occupied then make_way(id) end
     enlist('in')
-    local routing = {
-      id = id, index = 0, lane = 'in', destination = '', state = 'P', attempts = 0, pauses = 0,
-      handed = 0, maybe = '0', deadline = deadline,
-    }
-    routing.place = 'e' .. add_entry(routing, false)
+    local state = FRESH .. whole(deadline) .. '|e' .. add_entry('in', id, '0', false)
     redis.call('HSET', record_of(id), 'ct', payload, 'acc', whole(received), 'left', 1,
-      's0', state_of(routing))
+      's0', state)
     list_deadline_later(id, deadline)
     answers[#answers + 1] = 'accepted'
   end

@@ -130,7 +130,7 @@ local function rest_of(record, states)
     local kind, number = string.match(name, '^(%a+)(%d*)$')
     local is_of_a_piece = number ~= ''
     if kind == 's' and is_of_a_piece then
-      value = states[tonumber(number)] or value
+      value = states[number] or value
       if not string.match(value, '^[SE]|') then return nil end
     elseif kind == 'x' and is_of_a_piece then
       return nil
@@ -180,7 +180,7 @@ local function end_delivered(piece)
     redis.call('HDEL', record, 'rc' .. index, 'h' .. index)
     return
   end
-  local rest = (read_index(piece.more[4]) or FEW + 1) <= FEW and rest_of(record, { [index] = state })
+  local rest = (read_index(piece.more[4]) or FEW + 1) <= FEW and rest_of(record, { [whole(index)] = state })
   if not rest then return end_piece(piece, 'S', nil) end
   tally_later('S', 1)
   message_arrived(piece.id, rest)

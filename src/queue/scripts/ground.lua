@@ -477,14 +477,14 @@ local function drop_entries()
   leaving = {}
 end
 
--- Adds an entry for a piece to its lane's stream: its id.
-local function add_entry(piece, woken)
-  local stream, entry = stream_of(piece.lane), nil
+-- Adds an entry for the piece `index`, a text, of a message to a lane's stream: the entry's id.
+local function add_entry(lane, id, index, woken)
+  local stream, entry = stream_of(lane), nil
   if not manual and not woken then
-    entry = redis.pcall('XADD', stream, '*', 'm', piece.id, 'i', whole(piece.index))
+    entry = redis.pcall('XADD', stream, '*', 'm', id, 'i', index)
     if type(entry) == 'string' then return entry end
   end
-  local fields = { 'm', piece.id, 'i', whole(piece.index) }
+  local fields = { 'm', id, 'i', index }
   if woken then
     fields[5], fields[6] = 'w', '1'
   end
@@ -512,7 +512,7 @@ end
 
 -- Puts a piece at the end of its lane. `woken`: it comes from the park, so it overtakes nobody.
 local function make_ready(piece, woken)
-  piece.place = 'e' .. add_entry(piece, woken)
+  piece.place = 'e' .. add_entry(piece.lane, piece.id, whole(piece.index), woken)
   write_piece(piece)
 end
 

@@ -10,7 +10,7 @@
 --   kind: 'R' again at `time` (ms), 'P' its destination is paused until `time`,
 --     'D' dead of `cause`
 --   attempt: the failed attempt as a line of JSON, '' for none; ambiguous: '1' if it may have been sent
--- Result: one word each, in order: 'delivered', 'late', 'delayed', 'stale', 'stale_success', 'lost', or
+-- Result: one word each, in order and apart by a space: 'delivered', 'late', 'delayed', 'stale', 'stale_success', 'lost', or
 --   a cause when it ended dead
 -- Repeating it finds the work ended, delayed or no longer leased, and changes nothing.
 
@@ -84,33 +84,31 @@ local answers = {}
 local function deliver_together(id, number, first)
   local record = record_of(id)
   local names = { 'acc', 's0', 'sub', 'n', 'left' }
-  for at = first, first + 3 * (number - 1), 3 do
-    local index = ARGV[at + 1]
-    names[#names + 1] = 's' .. index
-    names[#names + 1] = 'r' .. index
+  for piece = 1, number do
+    local index = ARGV[first + 3 * piece - 2]
+    names[4 + 2 * piece], names[5 + 2 * piece] = 's' .. index, 'r' .. index
   end
   local found = redis.pcall('HMGET', record, unpack(names))
   if is_error(found) then return false end
-  local left, of, states, entries = natural(found[5]), read_index(found[4]), {}, {}
+  local left, of, entries, states = natural(found[5]), read_index(found[4]), {}, {}
   if not left or left < number or not of then return false end
   for piece = 1, number do
     local at = first + 3 * (piece - 1)
-    local lane, index, entry = ARGV[at], tonumber(ARGV[at + 1]), string.match(ARGV[at + 2], '^(%d+%-%d+)/1$')
+    local lane, index, entry = ARGV[at], ARGV[at + 1], string.match(ARGV[at + 2], '^(%d+%-%d+)/1$')
     local state, route = found[4 + 2 * piece], found[5 + 2 * piece]
-    if index == 0 or states[index] or not (entry and state and route) then return false end
+    if index == '0' or states[index] or not (entry and state and route) then return false end
     local deadline, place = string.match(state, FRESH_STATE)
     if place ~= 'e' .. entry or string.sub(route, 1, #lane + 1) ~= lane .. '|' then return false end
     states[index], entries[piece] = 'S|0|0|0|0|' .. deadline .. '|', entry
+    found[4 + 2 * piece] = states[index]
   end
 
   local rest
   if left == number then
     if number == of and number <= FEW and found[1] and found[2] and found[3] then
       rest = { 'acc', found[1], 's0', found[2], 'sub', found[3], 'n', found[4] }
-      for name = 6, #names, 2 do
-        local size = #rest
-        rest[size + 1], rest[size + 2] = names[name], states[tonumber(string.sub(names[name], 2))]
-        rest[size + 3], rest[size + 4] = names[name + 1], found[name + 1]
+      for name = 6, #names do
+        rest[2 * name - 3], rest[2 * name - 2] = names[name], found[name]
       end
     elseif of <= FEW then
       rest = rest_of(record, states)
@@ -174,4 +172,4 @@ end
 drop_entries()
 unlist_arrived()
 add_tallies()
-return answers
+return table.concat(answers, ' ')
