@@ -25,6 +25,7 @@ use crate::clock::Clock;
 use crate::code::Recogniser;
 use crate::config::{Config, LogFormat, LogSettings, QueueChoice};
 use crate::delivery::{ChannelId, DestinationKeyer};
+use crate::lines::PlainLines;
 use crate::metrics::{IngressMetrics, Metrics, QueueMetrics, RedisMetrics, TelemetryMetrics, WorkerMetrics};
 use crate::ops::{self, Probe};
 use crate::queue::contract::{Owner, Queue, QueueAdmin, QueueError, Stats};
@@ -66,10 +67,10 @@ pub fn start_logging(settings: LogSettings) {
     let registry = tracing_subscriber::registry().with(ours);
     // A second call finds the first one's logging in place, which is as good.
     let _ = match settings.format {
-        LogFormat::Text => {
-            let color = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            registry.with(lines.with_ansi(color)).try_init()
+        LogFormat::Text if std::io::IsTerminal::is_terminal(&std::io::stderr()) => {
+            registry.with(lines.with_ansi(true)).try_init()
         }
+        LogFormat::Text => registry.with(lines.event_format(PlainLines).with_ansi(false)).try_init(),
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };
 }

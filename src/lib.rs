@@ -15,7 +15,7 @@
 //! A module uses only modules that stand before it in this list (`tests/layers.rs` holds us to it):
 //!
 //! * 0 facts: [`clock`], [`trace`], [`message`], [`delivery`].
-//! * 1 pure logic and measures: [`code`], [`forbidden`], [`document`], [`subscribers`], [`template`], [`seal`], [`retry`], [`quiet`], [`metrics`].
+//! * 1 pure logic and measures: [`code`], [`forbidden`], [`document`], [`subscribers`], [`template`], [`seal`], [`retry`], [`quiet`], [`lines`], [`metrics`].
 //! * 2 the two ports: [`queue::contract`], [`channel::contract`].
 //! * 3 back-ends, channels, sources, sockets: the rest of [`queue`], [`channel`], [`source`], [`telemetry`], and [`server`].
 //! * 4 services: [`ingress`], [`worker`], [`ops`], [`health`], [`admin`].
@@ -35,6 +35,7 @@ pub mod forbidden;
 pub mod health;
 pub mod ingress;
 pub mod init;
+pub mod lines;
 pub mod message;
 pub mod metrics;
 pub mod ops;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use prometheus::{Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+};
 
 use super::make::{
     counter_vec, gauge, gauge_vec, histogram_vec, int_counter, int_counter_vec, int_gauge, int_gauge_vec,
@@ -26,6 +28,8 @@ pub struct WorkerMetrics {
     slow_attempts: IntGaugeVec,
     last_claim: GaugeVec,
     message_deadline: Gauge,
+    /// What every attempt counts, found once instead of by its labels each time.
+    usual: Vec<Usual>,
     /// Leases of vanished workers taken over.
     pub leases_reclaimed: IntCounter,
     /// Leases of this worker that were another's before it was done.
@@ -46,12 +50,24 @@ pub struct WorkerMetrics {
     pub conservation_error: IntGauge,
 }
 
+/// The series that each attempt of a channel counts in as long as all goes well.
+struct Usual {
+    channel: ChannelId,
+    delivered_attempts: IntCounter,
+    attempt_duration: Histogram,
+    delivered: IntCounter,
+    delivery_latency: Histogram,
+    slots_in_use: IntGauge,
+    slow_attempts: IntGauge,
+}
+
 impl WorkerMetrics {
     /// Registers the worker's series for `channels`; `deadline` is a message's where its subscriber has
     /// no other.
     pub fn register(metrics: &Metrics, channels: &[ChannelId], deadline: Duration) -> Self {
         let registry = metrics.registry();
-        let worker = Self {
+        let mut worker = Self {
+            usual: Vec::new(),
             messages_routed: int_counter_vec(
                 registry,
                 "messages_routed_total",
@@ -181,7 +197,28 @@ impl WorkerMetrics {
         };
         worker.message_deadline.set(deadline.as_secs_f64());
         worker.start_at_zero(channels);
+        worker.usual = channels.iter().map(|channel| worker.usual(channel)).collect();
         worker
+    }
+
+    fn usual(&self, channel: &ChannelId) -> Usual {
+        let name = channel.as_str();
+        let ok = Reason::Ok.as_str();
+        Usual {
+            channel: channel.clone(),
+            delivered_attempts: self.delivery_attempts.with_label_values(&[name, "delivered", ok]),
+            attempt_duration: self.attempt_duration.with_label_values(&[name]),
+            delivered: self.deliveries.with_label_values(&[name, DeliveryState::Delivered.as_str()]),
+            delivery_latency: self.delivery_latency.with_label_values(&[name]),
+            slots_in_use: self.slots_in_use.with_label_values(&[name]),
+            slow_attempts: self.slow_attempts.with_label_values(&[name]),
+        }
+    }
+
+    /// The series of `channel`, which must be among those that were registered.
+    fn of(&self, channel: &str) -> &Usual {
+        let found = self.usual.iter().find(|usual| usual.channel.as_str() == channel);
+        found.expect("a worker counts for its own channels")
     }
 
     fn start_at_zero(&self, channels: &[ChannelId]) {
@@ -249,14 +286,20 @@ impl WorkerMetrics {
 
     /// Counts one attempt that took `seconds`.
     pub fn attempt(&self, channel: &str, outcome: &Outcome, seconds: f64) {
-        let labels = [channel, outcome.as_str(), outcome.reason().as_str()];
-        self.delivery_attempts.with_label_values(&labels).inc();
-        self.attempt_duration.with_label_values(&[channel]).observe(seconds);
+        let usual = self.of(channel);
+        match outcome {
+            Outcome::Delivered { .. } => usual.delivered_attempts.inc(),
+            Outcome::Retry { .. } | Outcome::Permanent { .. } => {
+                let labels = [channel, outcome.as_str(), outcome.reason().as_str()];
+                self.delivery_attempts.with_label_values(&labels).inc();
+            }
+        }
+        usual.attempt_duration.observe(seconds);
     }
 
     /// Counts a delivery that reached its recipient.
-    pub fn delivered(&self, lane: &str) {
-        self.deliveries.with_label_values(&[lane, DeliveryState::Delivered.as_str()]).inc();
+    pub fn delivered(&self, channel: &str) {
+        self.of(channel).delivered.inc();
     }
 
     /// Counts a delivery that became a dead letter.
@@ -272,9 +315,9 @@ impl WorkerMetrics {
 
     /// Shows one attempt as in flight until what is returned is dropped.
     pub fn in_flight(&self, channel: &str) -> InFlight {
-        let holding = self.slots_in_use.with_label_values(&[channel]);
-        holding.inc();
-        InFlight { counted: holding, slow: self.slow_attempts.with_label_values(&[channel]) }
+        let usual = self.of(channel);
+        usual.slots_in_use.inc();
+        InFlight { counted: usual.slots_in_use.clone(), slow: usual.slow_attempts.clone() }
     }
 
     /// Notes that the store answered a request for work of `lane`, by its clock at `at`.
@@ -284,7 +327,7 @@ impl WorkerMetrics {
 
     /// Notes how long a delivered message took since its acceptance.
     pub fn delivered_after(&self, channel: &str, seconds: f64) {
-        self.delivery_latency.with_label_values(&[channel]).observe(seconds);
+        self.of(channel).delivery_latency.observe(seconds);
     }
 
     /// Adds to the time a channel's own rate held work back.
