@@ -402,6 +402,39 @@ pub struct Expansion {
     pub deliveries: Vec<NewDelivery>,
 }
 
+/// What an expander can begin with at once, in one lane.
+#[derive(Clone, Debug)]
+pub struct Room {
+    /// The lane.
+    pub lane: Lane,
+    /// How many deliveries.
+    pub max: usize,
+    /// The lane's limits.
+    pub limits: LaneLimits,
+}
+
+/// A delivery that was handed out by the call that made it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct HandedOut {
+    /// Which of the batch's expansions made it, counted from 0; which of its deliveries, says the lease.
+    pub expansion: usize,
+    /// The right to settle it.
+    pub lease: Lease,
+    /// When it must have ended, by the store's clock.
+    pub deadline: Timestamp,
+}
+
+/// The answer to expansions.
+#[derive(Debug)]
+pub struct Expanded {
+    /// What became of each, in order.
+    pub settled: Vec<Settled>,
+    /// Deliveries leased to the caller, in the order in which they were made.
+    pub handed_out: Vec<HandedOut>,
+    /// The store's time at the call.
+    pub now: Timestamp,
+}
+
 /// Work to settle, and how.
 #[derive(Debug)]
 pub struct Settle {
@@ -497,12 +530,24 @@ pub trait Queue: Send + Sync {
     /// Asks for work.
     async fn claim(&self, claim: Claim<'_>) -> Result<Claimed, QueueError>;
 
+    /// Ends routings: one answer each, in order. Of what that makes, the store may hand out to the caller what
+    /// a claim would hand out first, as far as there is `room` in its lane: a round trip less for each
+    /// delivery. A store that never does is right too.
+    async fn expand_and_claim(
+        &self,
+        owner: &Owner,
+        batch: Vec<Expansion>,
+        room: &[Room],
+    ) -> Result<Expanded, Unrecorded<Expansion>>;
+
     /// Ends routings: one answer each, in order.
     async fn expand(
         &self,
         owner: &Owner,
         batch: Vec<Expansion>,
-    ) -> Result<Vec<Settled>, Unrecorded<Expansion>>;
+    ) -> Result<Vec<Settled>, Unrecorded<Expansion>> {
+        self.expand_and_claim(owner, batch, &[]).await.map(|expanded| expanded.settled)
+    }
 
     /// Records what is to become of work: one answer each, in order.
     async fn settle(&self, owner: &Owner, batch: Vec<Settle>) -> Result<Vec<Settled>, Unrecorded<Settle>>;

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::contract::{
-    Acceptance, Claim, Claimed, Cursor, Expansion, Housekept, Lane, Lease, LeaseKey, Mark, NewMessage, Owner,
-    Queue, QueueError, Settle, Settled, Swept, Unrecorded,
+    Acceptance, Claim, Claimed, Cursor, Expanded, Expansion, Housekept, Lane, Lease, LeaseKey, Mark,
+    NewMessage, Owner, Queue, QueueError, Room, Settle, Settled, Swept, Unrecorded,
 };
 use crate::message::MessageId;
 use crate::metrics::{Call, QueueMetrics};
@@ -87,13 +87,14 @@ impl Queue for MeasuredQueue {
         result
     }
 
-    async fn expand(
+    async fn expand_and_claim(
         &self,
         owner: &Owner,
         batch: Vec<Expansion>,
-    ) -> Result<Vec<Settled>, Unrecorded<Expansion>> {
+        room: &[Room],
+    ) -> Result<Expanded, Unrecorded<Expansion>> {
         let began = Instant::now();
-        let result = self.queue.expand(owner, batch).await;
+        let result = self.queue.expand_and_claim(owner, batch, room).await;
         self.note(Call::Expand, began, &result);
         result
     }

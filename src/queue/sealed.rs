@@ -13,9 +13,9 @@ use crate::clock::Timestamp;
 use crate::delivery::{Attempt, DeadCause, DeliveryId, Outcome, Reason, Settlement};
 use crate::message::MessageId;
 use crate::queue::contract::{
-    Acceptance, Buried, Claim, Claimed, Cursor, DeadFilter, DeadLetter, DeadLetterText, Expansion, Housekept,
-    Lane, Lease, LeaseKey, MAX_BATCH, Mark, MessageStatus, NewDelivery, NewMessage, Owner, Queue, QueueAdmin,
-    QueueError, Requeued, Settle, Settled, Stats, Swept, Unrecorded, Work,
+    Acceptance, Buried, Claim, Claimed, Cursor, DeadFilter, DeadLetter, DeadLetterText, Expanded, Expansion,
+    Housekept, Lane, Lease, LeaseKey, MAX_BATCH, Mark, MessageStatus, NewDelivery, NewMessage, Owner, Queue,
+    QueueAdmin, QueueError, Requeued, Room, Settle, Settled, Stats, Swept, Unrecorded, Work,
 };
 use crate::quiet::Quiet;
 use crate::seal::{Binding, Keyring, Nonce, Part, Unopened, is_sealed};
@@ -198,13 +198,14 @@ impl<Q: Queue + ?Sized> Queue for Sealed<Q> {
         Ok(claimed)
     }
 
-    async fn expand(
+    async fn expand_and_claim(
         &self,
         owner: &Owner,
         mut batch: Vec<Expansion>,
-    ) -> Result<Vec<Settled>, Unrecorded<Expansion>> {
+        room: &[Room],
+    ) -> Result<Expanded, Unrecorded<Expansion>> {
         if self.keys.is_empty() {
-            return self.inner.expand(owner, batch).await;
+            return self.inner.expand_and_claim(owner, batch, room).await;
         }
         // Who gets them back after a failure gets them as they came.
         let mut plain = Vec::with_capacity(batch.len());
@@ -215,7 +216,7 @@ impl<Q: Queue + ?Sized> Queue for Sealed<Q> {
                 sealed.map(|(index, delivery)| self.seal_delivery(message, index, delivery)).collect();
             plain.push(std::mem::replace(&mut expansion.deliveries, sealed));
         }
-        let expanded = self.inner.expand(owner, batch).await;
+        let expanded = self.inner.expand_and_claim(owner, batch, room).await;
         expanded.map_err(|mut unrecorded| {
             for (expansion, deliveries) in unrecorded.batch.iter_mut().zip(plain) {
                 expansion.deliveries = deliveries;

@@ -23,15 +23,23 @@ const IN_VAIN: u32 = 4;
 /// same, within the life of a code.
 const LONGEST: Duration = Duration::from_millis(50);
 
-/// How the lanes of a process are supplied.
-pub(super) struct Appetite {
-    lanes: Mutex<Vec<(ChannelId, Supply)>>,
-    changed: Notify,
+/// The weight of a batch in what a message comes to on average.
+const LATEST: f64 = 0.2;
+
+/// What a batch of messages came to in one lane.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Supplied {
+    /// Deliveries handed out with their routing.
+    pub(super) handed_out: usize,
+    /// Deliveries that wait to be claimed.
+    pub(super) left: usize,
 }
 
 /// What one lane has.
 #[derive(Clone, Copy, Debug)]
 struct Supply {
+    /// What a message comes to here, on average, of late.
+    per_message: f64,
     /// Whether its last claim left work ready.
     has_more: bool,
     /// Routed since its last claim that left none, less what was claimed.
@@ -40,56 +48,87 @@ struct Supply {
     in_vain: u32,
 }
 
-impl Supply {
-    /// Whether more would do it good.
-    fn wants_more(self) -> bool {
-        if self.has_more { self.ahead < AHEAD } else { self.in_vain < IN_VAIN }
+/// How the lanes of a process are supplied.
+pub(super) struct Appetite {
+    supplies: Mutex<Supplies>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct Supplies {
+    lanes: Vec<(ChannelId, Supply)>,
+    /// Whether the store is one that hands work out with its routing. It does so in a lane where nothing waits, so
+    /// a lane that has work is then not supplied with more ahead.
+    hands_out: bool,
+}
+
+impl Supplies {
+    /// Whether more would do this lane good.
+    fn wants_more(&self, lane: &Supply) -> bool {
+        if lane.has_more { !self.hands_out && lane.ahead < AHEAD } else { lane.in_vain < IN_VAIN }
     }
 }
 
 impl Appetite {
     /// Of these channels, none of which has work.
     pub(super) fn of(channels: impl Iterator<Item = ChannelId>) -> Self {
-        let supply = Supply { has_more: false, ahead: 0, in_vain: 0 };
-        Self {
-            lanes: Mutex::new(channels.map(|channel| (channel, supply)).collect()),
-            changed: Notify::new(),
-        }
+        let supply = Supply { per_message: 0.0, has_more: false, ahead: 0, in_vain: 0 };
+        let lanes = channels.map(|channel| (channel, supply)).collect();
+        Self { supplies: Mutex::new(Supplies { lanes, hands_out: false }), changed: Notify::new() }
     }
 
-    fn lanes(&self) -> MutexGuard<'_, Vec<(ChannelId, Supply)>> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn supplies(&self) -> MutexGuard<'_, Supplies> {
+        self.supplies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A lane claimed `count` deliveries; `has_more`: more are ready.
     pub(super) fn claimed(&self, channel: &ChannelId, count: usize, has_more: bool) {
-        for (_, supply) in self.lanes().iter_mut().filter(|(lane, _)| lane == channel) {
+        for (_, supply) in self.supplies().lanes.iter_mut().filter(|(lane, _)| lane == channel) {
             let ahead = supply.ahead - i64::try_from(count).unwrap_or(i64::MAX);
-            let in_vain = if count > 0 { 0 } else { supply.in_vain };
-            *supply = Supply { has_more, ahead: if has_more { ahead } else { 0 }, in_vain };
+            supply.has_more = has_more;
+            supply.ahead = if has_more { ahead } else { 0 };
+            supply.in_vain = if count > 0 { 0 } else { supply.in_vain };
         }
         self.changed.notify_one();
     }
 
-    /// A batch was routed, into one delivery for each of `channels`.
-    pub(super) fn routed<'c>(&self, channels: impl Iterator<Item = &'c ChannelId>) {
-        let mut lanes = self.lanes();
-        for (_, supply) in lanes.iter_mut() {
-            supply.in_vain = supply.in_vain.saturating_add(1);
+    /// So many messages were routed, and that `supplied` the lanes, in their order.
+    pub(super) fn routed(&self, messages: usize, supplied: &[Supplied]) {
+        let mut supplies = self.supplies();
+        supplies.hands_out |= supplied.iter().any(|supplied| supplied.handed_out > 0);
+        for ((_, supply), Supplied { handed_out, left }) in supplies.lanes.iter_mut().zip(supplied) {
+            let made = handed_out + left;
+            supply.per_message += LATEST * (made as f64 / messages.max(1) as f64 - supply.per_message);
+            supply.ahead = supply.ahead.saturating_add(i64::try_from(*left).unwrap_or(i64::MAX));
+            supply.in_vain = if made > 0 { 0 } else { supply.in_vain.saturating_add(1) };
         }
-        for channel in channels {
-            for (_, supply) in lanes.iter_mut().filter(|(lane, _)| lane == channel) {
-                supply.ahead += 1;
-                supply.in_vain = 0;
-            }
+    }
+
+    /// What a message comes to in each lane, on average; nothing where the store hands nothing out with its routing.
+    pub(super) fn per_message(&self) -> Vec<f64> {
+        let supplies = self.supplies();
+        let of_lane =
+            |(_, lane): &(ChannelId, Supply)| if supplies.hands_out { lane.per_message } else { 0.0 };
+        supplies.lanes.iter().map(of_lane).collect()
+    }
+
+    /// Whether a lane, by its number, has no work ready.
+    pub(super) fn is_dry(&self, lane: usize) -> bool {
+        self.supplies().lanes.get(lane).is_none_or(|(_, lane)| !lane.has_more)
+    }
+
+    /// Waits until it has none.
+    pub(super) async fn runs_dry(&self, lane: usize) {
+        while !self.is_dry(lane) {
+            self.changed.notified().await;
         }
     }
 
     /// Whether the next batch can wait: some lane has too much, and none is likely to lack it.
     fn can_wait(&self) -> bool {
-        let lanes = self.lanes();
-        lanes.iter().any(|(_, supply)| supply.has_more)
-            && !lanes.iter().any(|(_, supply)| supply.wants_more())
+        let supplies = self.supplies();
+        supplies.lanes.iter().any(|(_, lane)| lane.has_more)
+            && !supplies.lanes.iter().any(|(_, lane)| supplies.wants_more(lane))
     }
 
     /// Waits until more should be routed.
@@ -113,9 +152,13 @@ mod tests {
         Appetite::of([ChannelId::sms(), ChannelId::slack()].into_iter())
     }
 
-    fn route(appetite: &Appetite, channel: &ChannelId, count: i64) {
-        appetite.routed((0..count).map(|_| channel));
+    const NOTHING: Supplied = Supplied { handed_out: 0, left: 0 };
+
+    fn left(left: usize) -> Supplied {
+        Supplied { handed_out: 0, left }
     }
+
+    const A_BATCH: usize = AHEAD as usize;
 
     #[test]
     fn lanes_that_lack_work_get_it_at_once() {
@@ -123,9 +166,9 @@ mod tests {
         assert!(!appetite.can_wait());
         // However much was routed for nobody, or is on its way.
         for _ in 0..10 {
-            route(&appetite, &ChannelId::sms(), 0);
+            appetite.routed(1, &[NOTHING, NOTHING]);
         }
-        route(&appetite, &ChannelId::sms(), 10 * AHEAD);
+        appetite.routed(1, &[left(10 * A_BATCH), NOTHING]);
         assert!(!appetite.can_wait());
     }
 
@@ -134,27 +177,45 @@ mod tests {
         let (appetite, sms, slack) = (appetite(), ChannelId::sms(), ChannelId::slack());
         for channel in [&sms, &slack] {
             appetite.claimed(channel, 0, true);
-            route(&appetite, channel, AHEAD);
         }
+        appetite.routed(1, &[left(A_BATCH), left(A_BATCH)]);
         assert!(appetite.can_wait() && appetite.wait().now_or_never().is_none());
         appetite.claimed(&slack, 1, true);
         assert!(appetite.wait().now_or_never().is_some());
-        route(&appetite, &slack, 1);
+        appetite.routed(1, &[NOTHING, left(1)]);
         appetite.claimed(&sms, 64, false);
         assert!(!appetite.can_wait(), "it has nothing left");
     }
 
     #[tokio::test]
     async fn a_lane_without_work_is_not_kept_waiting_for_long_by_one_that_has_too_much() {
-        let (appetite, sms, slack) = (appetite(), ChannelId::sms(), ChannelId::slack());
+        let (appetite, sms) = (appetite(), ChannelId::sms());
         appetite.claimed(&sms, 64, true);
         for batch in 0..IN_VAIN {
             assert!(!appetite.can_wait(), "{batch}");
-            route(&appetite, &sms, 2 * AHEAD);
+            appetite.routed(1, &[left(2 * A_BATCH), NOTHING]);
         }
         assert!(appetite.can_wait());
         appetite.wait().await;
-        route(&appetite, &slack, 1);
+        appetite.routed(1, &[NOTHING, left(1)]);
         assert!(!appetite.can_wait(), "there may be more for it");
+    }
+
+    #[test]
+    fn a_lane_whose_work_is_handed_out_with_its_routing_is_to_run_dry_first() {
+        let (appetite, sms, slack) = (appetite(), ChannelId::sms(), ChannelId::slack());
+        assert_eq!(appetite.per_message(), [0.0, 0.0]);
+        for _ in 0..100 {
+            appetite.routed(4, &[Supplied { handed_out: 8, left: 0 }, Supplied { handed_out: 3, left: 1 }]);
+        }
+        let per_message = appetite.per_message();
+        assert!((per_message[0] - 2.0).abs() < 0.01 && (per_message[1] - 1.0).abs() < 0.01);
+        assert!(!appetite.can_wait());
+        for channel in [&sms, &slack] {
+            appetite.claimed(channel, 64, true);
+        }
+        assert!(appetite.can_wait(), "what is ready goes first");
+        appetite.claimed(&sms, 1, false);
+        assert!(!appetite.can_wait());
     }
 }

@@ -1,14 +1,15 @@
 //! One attempt at one delivery, from work in hand to a recorded outcome.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::held::Hold;
 use super::readdress::Readdress;
-use super::recorder::Recorder;
+use super::recorder::{Mate, Recorder};
 use super::run::Shared;
 use super::settings::ChannelPlan;
 use super::slots::{SLOW_AFTER, Slot};
@@ -39,6 +40,15 @@ pub(super) struct AttemptParts {
     pub(super) readdress: Arc<Readdress>,
 }
 
+/// What the router of a message knows of it, so that it need not be read again from what is stored.
+pub(super) struct Known {
+    pub(super) message: Arc<InboundMessage>,
+    pub(super) found: Arc<Recognised>,
+    pub(super) recipient: Recipient,
+    /// Other deliveries of the message are in hand here, too.
+    pub(super) mate: Mate,
+}
+
 /// An attempt that was made, and what is to become of its delivery.
 struct Ended {
     outcome: Outcome,
@@ -50,19 +60,33 @@ struct Ended {
 }
 
 /// Makes one attempt and records what came of it. Keeps `hold`, and a place among the `slot`s, until that is recorded.
-pub(super) async fn attempt(parts: &AttemptParts, work: Work, hold: Hold, mut slot: Slot, time: StoreTime) {
+pub(super) async fn attempt(
+    parts: &AttemptParts,
+    work: Work,
+    known: Option<Known>,
+    hold: Hold,
+    mut slot: Slot,
+    time: StoreTime,
+) {
     let mut in_flight = parts.shared.metrics.in_flight(parts.id.as_str());
-    let message = InboundMessage::from_payload(&work.lease.key().work.message, &work.payload).ok();
+    let message = match &known {
+        Some(known) => Some(Arc::clone(&known.message)),
+        None => read_message(&work),
+    };
     let trace = message.as_ref().and_then(|message| message.trace);
     let mut span = parts.shared.tracer.process("deliver", parts.lane.as_str(), &work.lease.key().work, trace);
-    let recipient = message.as_ref().and_then(|message| recipient(parts, &work, message, &span));
+    let (found, recipient, mate) = match (known, &message) {
+        (Some(Known { found, recipient, mate, .. }), _) => (Some(found), Some(recipient), Some(mate)),
+        (None, Some(message)) => (None, recipient(parts, &work, message, &span), None),
+        (None, None) => (None, None, None),
+    };
     let (Some(message), Some(recipient)) = (message, recipient) else {
         let outcome = Outcome::Permanent { reason: Reason::Unreadable, status: None, code: None };
         let cause = if is_unopened(&work.recipient) { DeadCause::Undecryptable } else { DeadCause::Poison };
         let settlement = Settlement::Dead { cause, attempt: Attempt::of(&outcome, time.now()) };
         span.attempted(work.attempts + 1, &outcome);
         let ended = Ended { outcome, settlement, destination: "?".to_owned(), took: Duration::ZERO, span };
-        conclude(parts, work, ended, time).await;
+        conclude(parts, work, ended, mate, time).await;
         return;
     };
     let destination = recipient.masked();
@@ -75,17 +99,19 @@ pub(super) async fn attempt(parts: &AttemptParts, work: Work, hold: Hold, mut sl
     let time_left = time.until(work.deadline);
     if time_left.is_zero() {
         let settlement = Settlement::Dead { cause: DeadCause::Expired, attempt: None };
-        finish_unsent(parts, work, settlement, span).await;
+        finish_unsent(parts, work, settlement, mate, span).await;
         return;
     }
     // Its routing has read the text already. That is not stored: reading it once more, where the template asks for
     // it, costs less than keeping it, and gives the same.
-    let found = if parts.templates.tell_what_was_recognised(&parts.id) {
-        parts.shared.recogniser.of(&message)
-    } else {
-        Recognised::default()
+    let found = match found {
+        Some(found) => found,
+        None if parts.templates.tell_what_was_recognised(&parts.id) => {
+            Arc::new(parts.shared.recogniser.of(&message))
+        }
+        None => Arc::default(),
     };
-    let InboundMessage { from, to, body, .. } = &message;
+    let InboundMessage { from, to, body, .. } = &*message;
     let fields = Fields { name: &work.subscriber, body, from, to, found: &found };
     let text = parts.templates.render(&parts.id, &fields);
     let dispatch = Dispatch { delivery: work.lease.key().work.clone(), recipient, text, time_left };
@@ -93,15 +119,19 @@ pub(super) async fn attempt(parts: &AttemptParts, work: Work, hold: Hold, mut sl
     let began = Instant::now();
     let outcome = send(parts, dispatch, &work, &mut slot, &mut in_flight).await;
     let took = began.elapsed();
-    slot.turn_to_recording().await;
+    slot.turn_to_recording(took).await;
     drop(in_flight);
     parts.shared.metrics.attempt(parts.id.as_str(), &outcome, took.as_secs_f64());
     span.attempted(work.attempts + 1, &outcome);
     let progress =
         Progress { attempts: work.attempts, pauses: work.pauses, deadline: work.deadline, now: time.now() };
     let settlement = parts.shared.retry.decide(&outcome, &progress, fastrand::f64());
-    conclude(parts, work, Ended { outcome, settlement, destination, took, span }, time).await;
+    conclude(parts, work, Ended { outcome, settlement, destination, took, span }, mate, time).await;
     drop(hold);
+}
+
+fn read_message(work: &Work) -> Option<Arc<InboundMessage>> {
+    InboundMessage::from_payload(&work.lease.key().work.message, &work.payload).ok().map(Arc::new)
 }
 
 /// Whom the work is for. A recipient that cannot be read is found anew, by routing the message again.
@@ -129,7 +159,7 @@ fn is_unopened(recipient: &[u8]) -> bool {
     recipient.is_empty() || is_sealed(recipient)
 }
 
-/// Hands the text to the channel in a task of its own, so that a panic there is one failed attempt.
+/// Hands the text to the channel. A panic there is one failed attempt.
 async fn send(
     parts: &AttemptParts,
     dispatch: Dispatch,
@@ -137,15 +167,14 @@ async fn send(
     slot: &mut Slot,
     in_flight: &mut InFlight,
 ) -> Outcome {
-    let channel = Arc::clone(&parts.channel);
-    let mut sending = AbortOnDropHandle::new(tokio::spawn(async move { channel.deliver(dispatch).await }));
-    let hanging = tokio::time::sleep(parts.plan.timeout + GRACE);
-    tokio::pin!(hanging);
-    let slow = tokio::time::sleep(SLOW_AFTER);
-    tokio::pin!(slow);
-    let mut turned = false;
     let failed =
         |reason, ambiguous| Outcome::Retry { reason, status: None, code: None, after: None, ambiguous };
+    let sending = AssertUnwindSafe(parts.channel.deliver(dispatch)).catch_unwind();
+    tokio::pin!(sending);
+    let began = Instant::now();
+    let clock = tokio::time::sleep_until(began + SLOW_AFTER);
+    tokio::pin!(clock);
+    let mut turned = false;
     loop {
         tokio::select! {
             sent = &mut sending => {
@@ -154,23 +183,32 @@ async fn send(
                     failed(Reason::Internal, true)
                 });
             }
-            () = &mut slow, if !turned => {
-                turned = true;
+            () = &mut clock => {
+                if std::mem::replace(&mut turned, true) {
+                    return failed(Reason::Timeout, true);
+                }
+                clock.as_mut().reset(began + parts.plan.timeout + GRACE);
                 if let Some(destination) = &work.destination
                     && slot.turn_slow(destination)
                 {
                     in_flight.turn_slow();
                 }
             }
-            () = &mut hanging => return failed(Reason::Timeout, true),
         }
     }
 }
 
 /// Records a settlement that no attempt stands behind.
-async fn finish_unsent(parts: &AttemptParts, work: Work, settlement: Settlement, mut span: ActiveSpan) {
+async fn finish_unsent(
+    parts: &AttemptParts,
+    work: Work,
+    settlement: Settlement,
+    mate: Option<Mate>,
+    mut span: ActiveSpan,
+) {
     let delivery = work.lease.key().work.clone();
-    if let Some(Settled::Dead(cause)) = parts.recorder.settle(Settle { lease: work.lease, settlement }).await
+    if let Some(Settled::Dead(cause)) =
+        parts.recorder.settle(Settle { lease: work.lease, settlement }, mate).await
     {
         parts.shared.metrics.died(parts.lane.as_str(), cause);
         span.failed(cause.as_str());
@@ -182,11 +220,11 @@ async fn finish_unsent(parts: &AttemptParts, work: Work, settlement: Settlement,
 }
 
 /// Records the settlement, counts what came of it, and writes the one line of this attempt.
-async fn conclude(parts: &AttemptParts, work: Work, ended: Ended, time: StoreTime) {
+async fn conclude(parts: &AttemptParts, work: Work, ended: Ended, mate: Option<Mate>, time: StoreTime) {
     let Ended { outcome, settlement, destination, took, mut span } = ended;
     let age = time.now().since(work.accepted_at);
     let delivery = work.lease.key().work.clone();
-    let settled = parts.recorder.settle(Settle { lease: work.lease, settlement }).await;
+    let settled = parts.recorder.settle(Settle { lease: work.lease, settlement }, mate).await;
     let metrics = &parts.shared.metrics;
     let recorded = match settled {
         Some(Settled::Delivered { late }) => {

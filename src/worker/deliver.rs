@@ -3,20 +3,23 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::attempt::{AttemptParts, attempt};
+use super::appetite::Supplied;
+use super::attempt::{AttemptParts, Known, attempt};
 use super::patience::Patience;
 use super::readdress::Readdress;
 use super::recorder::Recorder;
 use super::run::Shared;
 use super::settings::ChannelPlan;
-use super::slots::{Slot, Slots};
+use super::slots::{Place, Slot, Slots};
 use super::store_time::StoreTime;
 use crate::channel::contract::Channel;
 use crate::clock::Timestamp;
-use crate::queue::contract::{Claim, Claimed, Lane, Work};
+use crate::delivery::ChannelId;
+use crate::queue::contract::{Claim, Claimed, Lane, Room, Work};
 use crate::template::Templates;
 
 /// The longest a loop waits before it asks again: what another process makes ready rings no bell here.
@@ -25,6 +28,10 @@ pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// How long a loop waits that was handed nothing but suspects it may not run yet.
 const SUSPECT_WAIT: Duration = Duration::from_millis(100);
 
+/// How long a lane does not ask for work after what was made for it was handed out with its routing: its bell rings
+/// for that, too.
+const HANDED_OUT: Duration = Duration::from_millis(20);
+
 /// One channel's lane in this process.
 pub(super) struct ChannelLane {
     shared: Arc<Shared>,
@@ -32,6 +39,10 @@ pub(super) struct ChannelLane {
     parts: Arc<AttemptParts>,
     slots: Arc<Slots>,
     running: Mutex<JoinSet<()>>,
+    /// When work was handed out with its routing.
+    handed_out: Mutex<Option<Instant>>,
+    /// Told of work that was made and not handed out with its routing.
+    left: Notify,
 }
 
 impl ChannelLane {
@@ -56,7 +67,15 @@ impl ChannelLane {
             templates,
             readdress,
         });
-        Self { shared, lane, parts, slots, running: Mutex::new(JoinSet::new()) }
+        Self {
+            shared,
+            lane,
+            parts,
+            slots,
+            running: Mutex::new(JoinSet::new()),
+            handed_out: Mutex::new(None),
+            left: Notify::new(),
+        }
     }
 
     pub(super) fn lane(&self) -> &Lane {
@@ -65,6 +84,48 @@ impl ChannelLane {
 
     pub(super) fn slots(&self) -> &Arc<Slots> {
         &self.slots
+    }
+
+    pub(super) fn channel(&self) -> &ChannelId {
+        &self.parts.id
+    }
+
+    /// What can be begun with at once: no more than `most`, and nothing that a claim would leave where it is.
+    pub(super) fn room(&self, most: usize) -> (Room, Vec<Place>) {
+        let closed = self.shared.shutdown.is_cancelled() || !self.slots.busy().is_empty();
+        let places = self.slots.places(if closed { 0 } else { most });
+        (Room { lane: self.lane.clone(), max: places.len(), limits: self.parts.plan.limits }, places)
+    }
+
+    /// Work for this lane was made.
+    pub(super) fn was_made(&self, supplied: &Supplied) {
+        if supplied.handed_out > 0 {
+            *self.handed_out.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
+        if supplied.left > 0 {
+            self.left.notify_one();
+        }
+    }
+
+    /// Begins with work that was handed out with its routing, once there is a slot for it.
+    pub(super) fn begin(&self, work: Work, known: Known, place: Place, time: StoreTime, asked: Instant) {
+        let hold = self.shared.held.hold(work.lease.key().clone(), asked);
+        let parts = Arc::clone(&self.parts);
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.spawn(async move {
+            if let Some(slot) = place.slot().await {
+                attempt(&parts, work, Some(known), hold, slot, time).await;
+            }
+        });
+        while running.try_join_next().is_some() {}
+    }
+
+    /// Waits out what is rung for what was handed out already; not where other work was made.
+    async fn let_ring(&self) {
+        let handed_out = *self.handed_out.lock().unwrap_or_else(PoisonError::into_inner);
+        if handed_out.is_some_and(|at| at.elapsed() < HANDED_OUT) {
+            let _ = tokio::time::timeout(HANDED_OUT, self.left.notified()).await;
+        }
     }
 
     /// Claims and starts deliveries until the shutdown.
@@ -121,8 +182,11 @@ impl ChannelLane {
                 self.shared.metrics.rate_limited(self.lane.as_str(), since.elapsed().as_secs_f64());
             } else {
                 let waited = self.shared.queue.wait(&self.lane, &claimed.mark, longest);
-                if let Some(Err(error)) = shutdown.run_until_cancelled(waited).await {
-                    Patience::new().after("waiting for deliveries", &error, shutdown).await;
+                match shutdown.run_until_cancelled(waited).await {
+                    Some(Err(error)) => {
+                        Patience::new().after("waiting for deliveries", &error, shutdown).await;
+                    }
+                    _ => self.let_ring().await,
                 }
             }
         }
@@ -155,7 +219,7 @@ impl ChannelLane {
             let hold = self.shared.held.hold(work.lease.key().clone(), asked);
             let parts = Arc::clone(&self.parts);
             running.spawn(async move {
-                attempt(&parts, work, hold, slot, store_time).await;
+                attempt(&parts, work, None, hold, slot, store_time).await;
                 drop(guard);
             });
         }

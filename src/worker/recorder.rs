@@ -2,9 +2,11 @@
 //!
 //! Whoever settles waits for its answer and keeps its slot meanwhile, so what is unrecorded is bounded
 //! by what may be in flight. While one batch is at the store the next one gathers; as long as other work is
-//! in hand that may end any moment, it does so for a little longer.
+//! in hand that may end any moment, it does so for a little longer. What arrived of one message costs the store
+//! less together: it waits for its mates, the message's other deliveries that are in hand here, but not for long.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -22,7 +24,46 @@ const GATHER: Duration = Duration::from_millis(1);
 /// A batch of this many does not wait for more.
 const ENOUGH: usize = 64;
 
-type Entry = (Settle, oneshot::Sender<Settled>);
+/// How long an outcome waits for its mates.
+const MATES: Duration = Duration::from_millis(10);
+
+/// A delivery among others of its message that are in hand here, until its outcome reaches the recorder, or there is
+/// none.
+pub(super) struct Mate(Arc<AtomicUsize>);
+
+impl Mate {
+    /// As many as the message has deliveries in hand.
+    pub(super) fn several(count: usize) -> impl Iterator<Item = Self> {
+        let outstanding = Arc::new(AtomicUsize::new(count));
+        (0..count).map(move |_| Self(Arc::clone(&outstanding)))
+    }
+
+    /// How many of them are outstanding, this one no longer.
+    fn come(self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Drop for Mate {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+struct Entry {
+    settle: Settle,
+    answer: oneshot::Sender<Settled>,
+    /// Its mates that are still outstanding.
+    outstanding: Option<Arc<AtomicUsize>>,
+    since: Instant,
+}
+
+impl Entry {
+    fn waits_for_mates(&self) -> bool {
+        let outstanding = self.outstanding.as_ref().is_some_and(|mates| mates.load(Ordering::Relaxed) > 0);
+        outstanding && self.since.elapsed() < MATES
+    }
+}
 
 /// Hands settlements to the recording tasks.
 #[derive(Clone)]
@@ -57,18 +98,34 @@ impl Recorder {
     }
 
     /// Records one settlement; returns once the store has it. `None`: given up at the end of the drain.
-    pub(super) async fn settle(&self, settle: Settle) -> Option<Settled> {
+    pub(super) async fn settle(&self, settle: Settle, mate: Option<Mate>) -> Option<Settled> {
         let (answer, settled) = oneshot::channel();
         let part = self.queue.part_of(&settle.lease.key().work.message);
-        self.entries[part].send((settle, answer)).await.ok()?;
+        let (outstanding, since) = (mate.map(Mate::come), Instant::now());
+        self.entries[part].send(Entry { settle, answer, outstanding, since }).await.ok()?;
         settled.await.ok()
     }
+}
+
+/// Waits for an entry, or until the first of those that wait for their mates has waited long enough. `false`: there
+/// is none, and no more come.
+async fn next(gathered: &mut Vec<Entry>, waiting: &mut mpsc::Receiver<Entry>) -> bool {
+    let room = MAX_BATCH.saturating_sub(gathered.len()).max(1);
+    let Some(until) = gathered.iter().map(|entry| entry.since + MATES).min() else {
+        return waiting.recv_many(gathered, room).await > 0;
+    };
+    let more = timeout_at(until, waiting.recv_many(gathered, room)).await;
+    if more.is_ok_and(|came| came == 0) {
+        tokio::time::sleep_until(until).await;
+    }
+    true
 }
 
 /// Waits a little for more, unless nothing else is in hand.
 async fn gather(gathered: &mut Vec<Entry>, waiting: &mut mpsc::Receiver<Entry>, held: &Held) {
     let until = Instant::now() + GATHER;
-    while gathered.len() < ENOUGH.min(held.count()) {
+    let ready = |gathered: &[Entry]| gathered.iter().filter(|entry| !entry.waits_for_mates()).count();
+    while gathered.len() < MAX_BATCH.min(held.count()) && ready(gathered) < ENOUGH {
         let more = waiting.recv_many(gathered, MAX_BATCH - gathered.len());
         if !timeout_at(until, more).await.is_ok_and(|came| came > 0) {
             break;
@@ -85,10 +142,12 @@ async fn record(
 ) {
     let mut patience = Patience::new();
     let mut gathered: Vec<Entry> = Vec::with_capacity(MAX_BATCH);
-    while waiting.recv_many(&mut gathered, MAX_BATCH).await > 0 {
+    while next(&mut gathered, &mut waiting).await {
         gather(&mut gathered, &mut waiting, &held).await;
-        let (mut batch, answers): (Vec<Settle>, Vec<_>) = gathered.drain(..).unzip();
-        loop {
+        let ready = gathered.extract_if(.., |entry| !entry.waits_for_mates()).take(MAX_BATCH);
+        let (mut batch, answers): (Vec<Settle>, Vec<_>) =
+            ready.map(|entry| (entry.settle, entry.answer)).unzip();
+        while !batch.is_empty() {
             match queue.settle(&owner, batch).await {
                 Ok(settled) => {
                     patience.reset();

@@ -141,14 +141,6 @@ impl Worker {
 
         let templates = Arc::new(templates);
         let readdress = Arc::new(Readdress::new(subscribers.clone(), recogniser, keyer.clone()));
-        let fanout = Arc::new(Fanout::new(
-            Arc::clone(&shared),
-            recorder.clone(),
-            subscribers,
-            keyer,
-            settings.deadline,
-            channels.iter().map(|(channel, _)| channel.id()).collect(),
-        ));
         let lanes: Vec<Arc<ChannelLane>> = channels
             .into_iter()
             .map(|(channel, plan)| {
@@ -159,7 +151,14 @@ impl Worker {
                 Arc::new(ChannelLane::new(shared, recorder, channel, plan, slots, templates, readdress))
             })
             .collect();
-        drop(recorder);
+        let fanout = Arc::new(Fanout::new(
+            Arc::clone(&shared),
+            recorder,
+            subscribers,
+            keyer,
+            settings.deadline,
+            lanes.clone(),
+        ));
 
         let mut loops = JoinSet::new();
         loops.spawn(Arc::clone(&fanout).run());

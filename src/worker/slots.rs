@@ -7,12 +7,18 @@
 //!
 //! One that has ended moves to a third side while its outcome is recorded: the next may begin meanwhile. That
 //! side has the lane's concurrency too, so what was sent and is not recorded stays bounded.
+//!
+//! What the store hands out as it is made waits in line for a slot, in its [`Place`], so that the next attempt
+//! begins when one ends. The line is no longer than what the lane, as quick as it was of late, gets done in
+//! [`LONGEST_LINE`]. Once anything of the lane is slow there is none: what would have to wait here goes to whoever
+//! is free.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::delivery::DestinationKey;
@@ -31,15 +37,36 @@ const GATHER: Duration = Duration::from_millis(1);
 /// The part of a lane's slots that is enough for a claim not to wait for more.
 const ENOUGH: usize = 4;
 
+/// How long what is in line may take to begin.
+const LONGEST_LINE: Duration = Duration::from_millis(20);
+
+/// The line, compared to the lane's concurrency, is no longer than this.
+const LINE_FACTOR: usize = 4;
+
+/// Attempts whose average tells how quick the lane is.
+const OF_LATE: u64 = 64;
+
 /// A lane's slots.
 pub(super) struct Slots {
     quick: Arc<Semaphore>,
     slow: Arc<Semaphore>,
     recording: Arc<Semaphore>,
+    concurrency: usize,
+    /// Places that are taken.
+    in_line: AtomicUsize,
+    /// How long an attempt takes on average, in microseconds; 0 before the first.
+    took_us: AtomicU64,
+    /// Told when there is more room than there was.
+    freed: Notify,
     /// Slots that are worth a claim.
     enough: usize,
     slow_per_destination: usize,
     slow_by_destination: Mutex<HashMap<DestinationKey, usize>>,
+}
+
+/// A place in the line for a slot.
+pub(super) struct Place {
+    slots: Arc<Slots>,
 }
 
 /// One slot, held by one attempt.
@@ -57,6 +84,10 @@ impl Slots {
             quick: Arc::new(Semaphore::new(concurrency)),
             slow: Arc::new(Semaphore::new(concurrency * SLOW_FACTOR)),
             recording: Arc::new(Semaphore::new(concurrency)),
+            concurrency,
+            in_line: AtomicUsize::new(0),
+            took_us: AtomicU64::new(0),
+            freed: Notify::new(),
             enough: concurrency / ENOUGH,
             slow_per_destination: (concurrency / 4).max(1),
             slow_by_destination: Mutex::new(HashMap::new()),
@@ -90,6 +121,52 @@ impl Slots {
         permits.take(most).map(|permit| self.slot(permit)).collect()
     }
 
+    /// How long the line may be now.
+    fn longest_line(&self) -> usize {
+        let took = u128::from(self.took_us.load(Ordering::Relaxed));
+        if took == 0 || !self.slow_counts().is_empty() {
+            return 0;
+        }
+        let done_meanwhile = self.concurrency as u128 * LONGEST_LINE.as_micros() / took;
+        usize::try_from(done_meanwhile).unwrap_or(usize::MAX).min(self.concurrency * LINE_FACTOR)
+    }
+
+    /// How many places there are now: free slots, and the line.
+    pub(super) fn room(&self) -> usize {
+        let all = self.quick.available_permits() + self.longest_line();
+        all.saturating_sub(self.in_line.load(Ordering::Relaxed))
+    }
+
+    /// Takes places, up to `most`.
+    pub(super) fn places(self: &Arc<Self>, most: usize) -> Vec<Place> {
+        let number = most.min(self.room());
+        self.in_line.fetch_add(number, Ordering::Relaxed);
+        (0..number).map(|_| Place { slots: Arc::clone(self) }).collect()
+    }
+
+    /// Waits until there are so many places, or as many as the lane can run at once.
+    pub(super) async fn has_room(&self, count: usize) {
+        let count = count.min(self.concurrency);
+        loop {
+            let freed = self.freed.notified();
+            if self.room() >= count {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    /// An attempt was over after `took`.
+    fn note(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+        let average = match self.took_us.load(Ordering::Relaxed) {
+            0 => took,
+            before => (before * (OF_LATE - 1)).saturating_add(took) / OF_LATE,
+        };
+        // Another attempt's note in between is lost: it is an average.
+        self.took_us.store(average.max(1), Ordering::Relaxed);
+    }
+
     fn slot(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Slot {
         Slot { slots: Arc::clone(self), permit: Some(permit), slow_for: None }
     }
@@ -102,6 +179,20 @@ impl Slots {
             .filter(|(_, count)| **count >= self.slow_per_destination)
             .map(|(key, _)| key.clone())
             .collect()
+    }
+}
+
+impl Place {
+    /// Waits for a slot. `None` never happens while the lane is there.
+    pub(super) async fn slot(self) -> Option<Slot> {
+        let permit = Arc::clone(&self.slots.quick).acquire_owned().await.ok()?;
+        Some(self.slots.slot(permit))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.slots.in_line.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -122,12 +213,14 @@ impl Slot {
         moves
     }
 
-    /// Its attempt has ended: once there is room among those whose outcome is being recorded it moves there and
-    /// gives back what it had.
-    pub(super) async fn turn_to_recording(&mut self) {
+    /// Its attempt is over, after `took`: once there is room among those whose outcome is being recorded it moves
+    /// there and gives back what it had.
+    pub(super) async fn turn_to_recording(&mut self, took: Duration) {
         self.end_slow();
+        self.slots.note(took);
         if let Ok(room) = Arc::clone(&self.slots.recording).acquire_owned().await {
             self.permit = Some(room);
+            self.slots.freed.notify_waiters();
         }
     }
 
@@ -148,6 +241,8 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.end_slow();
+        self.permit = None;
+        self.slots.freed.notify_waiters();
     }
 }
 
@@ -199,12 +294,12 @@ mod tests {
         let mut recording = slots.take(false).await;
         for slot in &mut recording {
             assert!(slot.turn_slow(&destination("a")));
-            slot.turn_to_recording().await;
+            slot.turn_to_recording(Duration::ZERO).await;
         }
         assert!(slots.busy().is_empty(), "nothing of it is sent any more");
         let mut next = slots.take(false).await;
         assert_eq!(next.len(), 2);
-        let waits = next[0].turn_to_recording();
+        let waits = next[0].turn_to_recording(Duration::ZERO);
         tokio::pin!(waits);
         assert!(futures_util::poll!(&mut waits).is_pending(), "as many are recorded as may be");
         recording.pop();

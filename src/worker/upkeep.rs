@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::deliver::ChannelLane;
@@ -62,19 +61,17 @@ pub(super) async fn sweep_routings(shared: Arc<Shared>, fanout: Arc<Fanout>) {
     let mut cursor = Cursor::default();
     let mut patience = Patience::new();
     let mut rounds = Rounds::default();
-    let mut late = Vec::new();
     while rounds.next(&shared).await {
         loop {
             let asked = Instant::now();
             let swept = shared.queue.sweep(&shared.owner, &lane, SWEEP_BATCH, cursor.clone()).await;
             let Some((items, swept)) = note(&shared, swept, &mut cursor, &mut patience).await else { break };
-            fanout.route(items, swept.now, asked, &mut late).await;
+            fanout.route(items, swept.now, asked).await;
             if swept.finished {
                 break;
             }
         }
     }
-    join_all(late).await;
 }
 
 struct SweptRound {

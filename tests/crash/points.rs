@@ -106,13 +106,13 @@ async fn killed_at_the_claim_of_deliveries_a_worker_leaves_nothing_of_them_to_be
 
 #[tokio::test]
 async fn killed_between_acceptance_and_record_a_worker_leaves_what_is_sent_twice() {
-    Bench::start().await.trap(SETTLE, "S", Moment::Before, 1..=3).await;
+    Bench::start().await.trap(SETTLE, "sms", Moment::Before, 1..=3).await;
 }
 
 #[tokio::test]
 async fn killed_when_it_is_recorded_a_worker_leaves_that_alone() {
     // It is one of three at least.
-    Bench::start().await.trap(SETTLE, "S", Moment::After, 0..=2).await;
+    Bench::start().await.trap(SETTLE, "sms", Moment::After, 0..=2).await;
 }
 
 #[tokio::test]

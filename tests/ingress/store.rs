@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use sms_broadcaster::clock::Clock;
 use sms_broadcaster::message::MessageId;
 use sms_broadcaster::queue::contract::{
-    Acceptance, Claim, Claimed, Cursor, Expansion, Housekept, Lane, Lease, LeaseKey, Mark, NewMessage, Owner,
-    Queue, QueueAdmin, QueueError, QueueSettings, Settle, Settled, Swept, Unrecorded,
+    Acceptance, Claim, Claimed, Cursor, Expanded, Expansion, Housekept, Lane, Lease, LeaseKey, Mark,
+    NewMessage, Owner, Queue, QueueAdmin, QueueError, QueueSettings, Room, Settle, Settled, Swept,
+    Unrecorded,
 };
 use sms_broadcaster::queue::embedded::EmbeddedQueue;
 use tempfile::TempDir;
@@ -115,12 +116,13 @@ impl Queue for MoodyStore {
         self.inner.claim(claim).await
     }
 
-    async fn expand(
+    async fn expand_and_claim(
         &self,
         owner: &Owner,
         batch: Vec<Expansion>,
-    ) -> Result<Vec<Settled>, Unrecorded<Expansion>> {
-        self.inner.expand(owner, batch).await
+        room: &[Room],
+    ) -> Result<Expanded, Unrecorded<Expansion>> {
+        self.inner.expand_and_claim(owner, batch, room).await
     }
 
     async fn settle(&self, owner: &Owner, batch: Vec<Settle>) -> Result<Vec<Settled>, Unrecorded<Settle>> {

@@ -22,8 +22,8 @@ use super::upkeep::Upkeep;
 use super::writer::{self, Writer};
 use crate::clock::Clock;
 use crate::queue::contract::{
-    Acceptance, Claim, Claimed, Cursor, Expansion, Housekept, Lane, Lease, LeaseKey, Mark, NewMessage, Owner,
-    Queue, QueueError, QueueSettings, Settle, Settled, Swept, Unrecorded,
+    Acceptance, Claim, Claimed, Cursor, Expanded, Expansion, Housekept, Lane, Lease, LeaseKey, Mark,
+    NewMessage, Owner, Queue, QueueError, QueueSettings, Room, Settle, Settled, Swept, Unrecorded,
 };
 
 /// The queue in a file of this machine.
@@ -133,12 +133,17 @@ impl Queue for EmbeddedQueue {
         self.writer.ask(move |step| handout::claim(step, &asked)).await
     }
 
-    async fn expand(
+    async fn expand_and_claim(
         &self,
         _owner: &Owner,
         batch: Vec<Expansion>,
-    ) -> Result<Vec<Settled>, Unrecorded<Expansion>> {
-        let (batch, answer) = self.writer.ask_with(batch, |step, batch| intake::expand(step, batch)).await;
+        _room: &[Room],
+    ) -> Result<Expanded, Unrecorded<Expansion>> {
+        let work = |step: &mut writer::Step<'_>, batch: &Vec<Expansion>| {
+            let settled = intake::expand(step, batch)?;
+            Ok(Expanded { settled, handed_out: Vec::new(), now: step.now })
+        };
+        let (batch, answer) = self.writer.ask_with(batch, work).await;
         answer.map_err(|error| Unrecorded { batch, error })
     }
 

@@ -17,8 +17,9 @@ use super::server::Server;
 use crate::clock::{Clock, Timestamp};
 use crate::delivery::{Attempt, DeadCause, DeliveryId, Settlement};
 use crate::queue::contract::{
-    Acceptance, Claim, Claimed, Cursor, Expansion, Housekept, Lane, Lease, LeaseKey, MAX_BATCH, Mark,
-    NewMessage, Owner, Queue, QueueError, QueueSettings, Rate, Settle, Settled, Swept, Unrecorded,
+    Acceptance, Claim, Claimed, Cursor, Expanded, Expansion, HandedOut, Housekept, Lane, LaneLimits, Lease,
+    LeaseKey, MAX_BATCH, Mark, NewMessage, Owner, Queue, QueueError, QueueSettings, Rate, Room, Settle,
+    Settled, Swept, Unrecorded,
 };
 
 /// The cursor and the mark of a beginning, in the words of the server.
@@ -114,25 +115,52 @@ impl Shard {
         Ok(known.contains(&1).then(|| known.into_iter().map(acceptance).collect()))
     }
 
-    pub(super) async fn try_expand(&self, batch: &[Expansion]) -> Result<Vec<Settled>, QueueError> {
-        let mut settled = Vec::with_capacity(batch.len());
-        let mut rest = batch;
-        while !rest.is_empty() {
-            let mut deliveries = 0;
-            let fits = rest.iter().take_while(|expansion| {
+    pub(super) async fn try_expand(
+        &self,
+        owner: &Owner,
+        batch: &[Expansion],
+        room: &[Room],
+    ) -> Result<Expanded, QueueError> {
+        let mut room = room.to_vec();
+        let mut expanded = Expanded {
+            settled: Vec::with_capacity(batch.len()),
+            handed_out: Vec::new(),
+            now: self.clock.now(),
+        };
+        while expanded.settled.len() < batch.len() {
+            let (begin, mut deliveries) = (expanded.settled.len(), 0);
+            let fits = batch[begin..].iter().take_while(|expansion| {
                 let fits = deliveries == 0 || deliveries + expansion.deliveries.len() <= EXPANDED_AT_ONCE;
                 deliveries += expansion.deliveries.len();
                 fits
             });
-            let (now, later) = rest.split_at(fits.count());
-            settled.extend(self.expand_at_once(now).await?);
-            rest = later;
+            let end = begin + fits.count();
+            let Expanded { settled, handed_out, now } =
+                self.expand_at_once(owner, &batch[begin..end], &room).await?;
+            for room in &mut room {
+                let used = handed_out.iter().filter(|out| out.lease.key().lane == room.lane);
+                room.max = room.max.saturating_sub(used.count());
+            }
+            expanded.now = now;
+            expanded.settled.extend(settled);
+            let of_the_whole = |out: HandedOut| HandedOut { expansion: begin + out.expansion, ..out };
+            expanded.handed_out.extend(handed_out.into_iter().map(of_the_whole));
         }
-        Ok(settled)
+        Ok(expanded)
     }
 
-    async fn expand_at_once(&self, batch: &[Expansion]) -> Result<Vec<Settled>, QueueError> {
+    async fn expand_at_once(
+        &self,
+        owner: &Owner,
+        batch: &[Expansion],
+        room: &[Room],
+    ) -> Result<Expanded, QueueError> {
         let mut call = self.call(&self.scripts.expand);
+        call.arg(owner.as_str()).arg(room.len());
+        for Room { lane, max, limits } in room {
+            call.arg(lane.as_str()).arg(*max);
+            call.arg(&self.share_of_rate(limits.lane)).arg(&self.share_of_rate(limits.destination));
+        }
         for expansion in batch {
             call.arg(expansion.lease.key().work.message.as_str());
             call.arg(&expansion.subscriber).arg(millis(expansion.deadline)).arg(expansion.deliveries.len());
@@ -141,12 +169,21 @@ impl Shard {
                 call.arg(&delivery.label).arg(&delivery.recipient);
             }
         }
-        let answers: Vec<u8> = numbers(self.server.work.script(&call).await?, batch.len())?;
+        let [now, ended, handed_out] = fields(self.server.work.script(&call).await?)?;
         let settled = |answer| match answer {
             1 => Settled::Expanded,
             _ => Settled::Stale { late_success: false },
         };
-        Ok(answers.into_iter().map(settled).collect())
+        Ok(Expanded {
+            settled: numbers(ended, batch.len())?.into_iter().map(settled).collect(),
+            handed_out: handed_out_of(handed_out, batch)?,
+            now: timestamp(now)?,
+        })
+    }
+
+    /// This shard's share of a limit, as scripts take it.
+    fn share_of_rate(&self, limit: Option<Rate>) -> [u64; 2] {
+        rate(limit.map(|limit| self.partition.share_of_rate(limit)))
     }
 
     pub(super) async fn try_settle(
@@ -157,12 +194,25 @@ impl Shard {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
+        // What arrived of one message is recorded together, whatever else is in the batch.
+        let (mut arrived, mut others): (Vec<_>, Vec<_>) =
+            (0..batch.len()).partition(|&place| matches!(batch[place].settlement, Settlement::Delivered));
+        let message_of = |place: usize| &batch[place].lease.key().work.message;
+        arrived.sort_by(|&one, &other| message_of(one).cmp(message_of(other)));
+        let of_one_message = || arrived.chunk_by(|&one, &other| message_of(one) == message_of(other));
+
         let mut call = self.call(&self.scripts.settle);
-        call.arg(owner.as_str());
-        for settle in batch {
-            let key = settle.lease.key();
-            let (kind, time, cause, attempt) = match &settle.settlement {
-                Settlement::Delivered => ("S", 0, "", None),
+        call.arg(owner.as_str()).arg(of_one_message().count());
+        for places in of_one_message() {
+            call.arg(message_of(places[0]).as_str()).arg(places.len());
+            for key in places.iter().map(|&place| batch[place].lease.key()) {
+                call.arg(key.lane.as_str()).arg(key.work.index).arg(&key.entry);
+            }
+        }
+        for Settle { lease, settlement } in others.iter().map(|&place| &batch[place]) {
+            let key = lease.key();
+            let (kind, time, cause, attempt) = match settlement {
+                Settlement::Delivered => continue,
                 Settlement::RetryAt { due, attempt } => ("R", moment(*due), "", Some(attempt)),
                 Settlement::Pause { until, attempt } => ("P", moment(*until), "", Some(attempt)),
                 Settlement::Dead { cause, attempt } => ("D", 0, cause.as_str(), attempt.as_ref()),
@@ -175,7 +225,15 @@ impl Shard {
         if answers.len() != batch.len() {
             return Err(not_understood());
         }
-        answers.into_iter().map(|answer| settled(&text(answer)?)).collect()
+        let mut places = arrived;
+        places.append(&mut others);
+        let mut placed: Vec<(usize, Settled)> = places
+            .into_iter()
+            .zip(answers)
+            .map(|(place, answer)| Ok((place, settled(&text(answer)?)?)))
+            .collect::<Result<_, QueueError>>()?;
+        placed.sort_unstable_by_key(|(place, _)| *place);
+        Ok(placed.into_iter().map(|(_, settled)| settled).collect())
     }
 
     pub(super) async fn try_release(&self, owner: &Owner, leases: &[Lease]) -> Result<(), QueueError> {
@@ -189,6 +247,22 @@ impl Shard {
         }
         self.server.work.script(&call).await.map(|_| ())
     }
+}
+
+/// Reads what an expansion handed out. A delivery that cannot be read is left to its lease.
+fn handed_out_of(value: redis::Value, batch: &[Expansion]) -> Result<Vec<HandedOut>, QueueError> {
+    let words = list(value)?;
+    let one = |words: &[redis::Value]| {
+        let [expansion, index, entry, deadline] = fields(redis::Value::Array(words.to_vec()))?;
+        let (expansion, index): (usize, u16) = (read(expansion)?, read(index)?);
+        let made_by = batch.get(expansion).ok_or_else(not_understood)?;
+        let delivery = usize::from(index).checked_sub(1).and_then(|place| made_by.deliveries.get(place));
+        let lane = Lane::of(&delivery.ok_or_else(not_understood)?.channel);
+        let work = DeliveryId { message: made_by.lease.key().work.message.clone(), index };
+        let lease = Lease::new(LeaseKey { lane, work, entry: read(entry)? });
+        Ok(HandedOut { expansion, lease, deadline: timestamp(deadline)? })
+    };
+    words.chunks(4).map(one).collect()
 }
 
 /// An attempt as one line of the history.
@@ -278,8 +352,8 @@ impl Queue for Shard {
     async fn claim(&self, claim: Claim<'_>) -> Result<Claimed, QueueError> {
         let mut call = self.call(&self.scripts.claim);
         call.arg(claim.lane.as_str()).arg(claim.owner.as_str()).arg(claim.max.min(MAX_BATCH));
-        let share = |limit: Option<Rate>| rate(limit.map(|limit| self.partition.share_of_rate(limit)));
-        call.arg(&share(claim.limits.lane)).arg(&share(claim.limits.destination));
+        let LaneLimits { lane, destination } = claim.limits;
+        call.arg(&self.share_of_rate(lane)).arg(&self.share_of_rate(destination));
         for destination in claim.busy {
             call.arg(destination.as_str());
         }
@@ -296,13 +370,14 @@ impl Queue for Shard {
         })
     }
 
-    async fn expand(
+    async fn expand_and_claim(
         &self,
-        _owner: &Owner,
+        owner: &Owner,
         batch: Vec<Expansion>,
-    ) -> Result<Vec<Settled>, Unrecorded<Expansion>> {
-        match self.try_expand(&batch).await {
-            Ok(settled) => Ok(settled),
+        room: &[Room],
+    ) -> Result<Expanded, Unrecorded<Expansion>> {
+        match self.try_expand(owner, &batch, room).await {
+            Ok(expanded) => Ok(expanded),
             Err(error) => Err(Unrecorded { batch, error }),
         }
     }

@@ -26,9 +26,9 @@ use crate::delivery::Settlement;
 use crate::message::MessageId;
 use crate::metrics::RedisCondition;
 use crate::queue::contract::{
-    Acceptance, BUSY_DELAY, Claim, Claimed, Cursor, Expansion, Housekept, Lane, Lease, LeaseKey, Mark,
-    NewMessage, Owner, Queue, QueueError, QueueSettings, SUSPECT_HAND_OUTS, Settle, Settled, Swept,
-    Unrecorded, Work,
+    Acceptance, BUSY_DELAY, Claim, Claimed, Cursor, Expanded, Expansion, HandedOut, Housekept, Lane, Lease,
+    LeaseKey, Mark, NewMessage, Owner, Queue, QueueError, QueueSettings, Room, SUSPECT_HAND_OUTS, Settle,
+    Settled, Swept, Unrecorded, Work,
 };
 
 /// A queue on a Redis that many processes share, or on a Redis Cluster. Cheap to make; connects when it is
@@ -356,17 +356,25 @@ impl Queue for RedisQueue {
         Ok(claimed)
     }
 
-    async fn expand(
+    /// Room is shared out among the shards that the batch concerns.
+    async fn expand_and_claim(
         &self,
         owner: &Owner,
         batch: Vec<Expansion>,
-    ) -> Result<Vec<Settled>, Unrecorded<Expansion>> {
+        room: &[Room],
+    ) -> Result<Expanded, Unrecorded<Expansion>> {
         if let [shard] = &self.shards[..] {
-            return shard.expand(owner, batch).await;
+            return shard.expand_and_claim(owner, batch, room).await;
         }
         let parts = self.parted(batch, |expansion| &expansion.lease.key().work.message);
-        let answers = answered(&parts, |shard, expansions| self.shards[shard].try_expand(expansions)).await;
-        answers.map_err(|error| Unrecorded { batch: put_together(parts), error })
+        let share = |room: &Room| Room { max: room.max / parts.len().max(1), ..room.clone() };
+        let room: Vec<Room> = room.iter().map(share).collect();
+        let calls = parts.iter().map(|(shard, _, part)| self.shards[*shard].try_expand(owner, part, &room));
+        let answers: Result<Vec<_>, _> = join_all(calls).await.into_iter().collect();
+        match answers {
+            Ok(answers) => Ok(expanded_together(&parts, answers, self.clock.now())),
+            Err(error) => Err(Unrecorded { batch: put_together(parts), error }),
+        }
     }
 
     async fn settle(&self, owner: &Owner, batch: Vec<Settle>) -> Result<Vec<Settled>, Unrecorded<Settle>> {
@@ -538,6 +546,19 @@ fn in_order<'a, T>(places: impl Iterator<Item = &'a Vec<usize>>, answers: Vec<Ve
         places.zip(answers).flat_map(|(places, answers)| places.iter().copied().zip(answers)).collect();
     placed.sort_unstable_by_key(|(place, _)| *place);
     placed.into_iter().map(|(_, answer)| answer).collect()
+}
+
+/// What the shards answer to parts of expansions, as the answer to the whole. `now` is for no parts at all.
+fn expanded_together(parts: &Parted<Expansion>, answers: Vec<Expanded>, now: Timestamp) -> Expanded {
+    let (mut settled, mut handed_out) = (Vec::with_capacity(parts.len()), Vec::new());
+    // Whoever is ahead decides: better too early to give work up than too late.
+    let now = answers.iter().map(|answer| answer.now).max().unwrap_or(now);
+    for ((_, places, _), answer) in parts.iter().zip(answers) {
+        let of_the_whole = |out: HandedOut| HandedOut { expansion: places[out.expansion], ..out };
+        handed_out.extend(answer.handed_out.into_iter().map(of_the_whole));
+        settled.push(answer.settled);
+    }
+    Expanded { settled: in_order(parts.iter().map(|(_, places, _)| places), settled), handed_out, now }
 }
 
 /// A batch as it was before it was parted.

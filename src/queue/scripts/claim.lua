@@ -19,21 +19,9 @@ local DESTINATIONS = 32    -- destinations woken
 
 local lane, owner, most = ARGV[5], ARGV[6], tonumber(ARGV[7])
 local lane_rate = open_rate(PREFIX .. 'rl:' .. lane, tonumber(ARGV[8]), tonumber(ARGV[9]))
-local destination_interval, destination_burst = tonumber(ARGV[10]), tonumber(ARGV[11])
+local rate_of, close_rates = rates_of(lane, tonumber(ARGV[10]), tonumber(ARGV[11]))
 local busy = {}
 for at = 12, #ARGV do busy[ARGV[at]] = true end
-
-local rates = {}
-local function rate_of(destination)
-  if destination_interval <= 0 then return nil end
-  local rate = rates[destination]
-  if not rate then
-    local key = PREFIX .. 'rl:' .. lane .. ':' .. destination
-    rate = open_rate(key, destination_interval, destination_burst)
-    rates[destination] = rate
-  end
-  return rate
-end
 
 -- Whether any destination is paused, and whether any has parked work: most often none, and then no piece
 -- has to ask.
@@ -163,7 +151,7 @@ end
 
 spend(lane_rate, #items)
 close_rate(lane_rate)
-for _, rate in pairs(rates) do close_rate(rate) end
+close_rates()
 date_leases(lane, owner, entries)
 list_deadlines('NX')
 redis.call('ZADD', OWNERS, whole(now), owner)

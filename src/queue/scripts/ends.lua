@@ -121,16 +121,16 @@ local function end_piece(piece, state, cause)
   if count(record, 'left', -1) == 0 then message_ended(piece.id) end
 end
 
--- What is kept of a message whose last pending piece, `index`, was delivered and now says `state`, as
--- names and values; nil if another piece has not ended or is a letter.
-local function rest_of(record, index, state)
+-- What is kept of a message that has arrived everywhere, as names and values: a piece whose index is in `states`
+-- now says what is there. nil if another piece has not ended or is a letter.
+local function rest_of(record, states)
   local rest, fields = {}, redis.call('HGETALL', record)
   for at = 1, #fields, 2 do
     local name, value = fields[at], fields[at + 1]
     local kind, number = string.match(name, '^(%a+)(%d*)$')
     local is_of_a_piece = number ~= ''
     if kind == 's' and is_of_a_piece then
-      if number == tostring(index) then value = state end
+      value = states[tonumber(number)] or value
       if not string.match(value, '^[SE]|') then return nil end
     elseif kind == 'x' and is_of_a_piece then
       return nil
@@ -158,6 +158,15 @@ local function unlist_arrived()
   arrived = {}
 end
 
+-- Makes the record of a message that has arrived everywhere anew, of the `rest` that is kept.
+local function message_arrived(id, rest)
+  local record, size = record_of(id), #rest
+  rest[size + 1], rest[size + 2], rest[size + 3], rest[size + 4] = 'left', '0', 'gone', whole(now + retention_ms)
+  remake(record, rest)
+  expire_record(record, false)
+  arrived[#arrived + 1] = id
+end
+
 -- Ends a piece that has left its place, read with `left` and `n` of its record, as delivered: what
 -- `end_piece` does, in as few commands as it takes.
 local function end_delivered(piece)
@@ -171,16 +180,10 @@ local function end_delivered(piece)
     redis.call('HDEL', record, 'rc' .. index, 'h' .. index)
     return
   end
-  local rest = (read_index(piece.more[4]) or FEW + 1) <= FEW and rest_of(record, index, state)
+  local rest = (read_index(piece.more[4]) or FEW + 1) <= FEW and rest_of(record, { [index] = state })
   if not rest then return end_piece(piece, 'S', nil) end
   tally_later('S', 1)
-  rest[#rest + 1] = 'left'
-  rest[#rest + 1] = '0'
-  rest[#rest + 1] = 'gone'
-  rest[#rest + 1] = whole(now + retention_ms)
-  remake(record, rest)
-  expire_record(record, false)
-  arrived[#arrived + 1] = piece.id
+  message_arrived(piece.id, rest)
 end
 
 -- Ends a piece that has left its place as dead or expired.

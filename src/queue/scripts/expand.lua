@@ -1,43 +1,93 @@
 #!lua flags=allow-oom
--- Ends routings by making their deliveries, each in one step. Whoever brings the route of a message
--- that is not routed yet is right, whether the lease is still his or not.
+-- Ends routings by making their deliveries, each in one step, and hands the first of these out. Whoever brings the
+-- route of a message that is not routed yet is right, whether the lease is still his or not.
 --
 -- KEYS[1], ARGV[1..4]  see ground.lua
--- ARGV[5..]  for each: message id, subscriber, ms from acceptance to the deadline, number of
+-- ARGV[5]    the owner
+-- ARGV[6]    in how many lanes he has room
+-- ARGV[7..]  for each of those: lane, for how many deliveries, the lane's rate, each destination's rate (see
+--   claim.lua); then for each routing: message id, subscriber, ms from acceptance to the deadline, number of
 --   deliveries, and for each of those: channel, destination, label, recipient
--- Result: 1 (expanded) or 0 (had ended before) for each, in order
--- Repeating it finds what it made and makes nothing.
+-- Result: {now, ended, handed out}; ended: 1 (expanded) or 0 (had ended before) for each routing, in order; handed
+--   out: place of the routing from 0, index, name of the hand-out, deadline, for each
+-- Repeating it finds what it made and makes nothing. An answer that is lost leaves its work leased, for a sweep to
+-- find.
+
+local owner = ARGV[5]
+
+-- What was made in each lane there is room in: pieces, and the places of their routings.
+local made = {}
 
 -- Makes the deliveries of a routing, `number` of four arguments each from `first` on; there is at least one.
-local function make_deliveries(routing, subscriber, deadline, number, first)
-  local record = record_of(routing.id)
+local function make_deliveries(place, routing, subscriber, deadline, number, first)
   local fields = { 'sub', subscriber, 'n', number, 's0', state_of(routing) }
-  local function set(name, value)
-    fields[#fields + 1] = name
-    fields[#fields + 1] = value
-  end
+  local size, fresh = 6, FRESH .. whole(deadline) .. '|e'
   for index = 1, number do
     local from = first + 4 * (index - 1)
     local lane, destination = ARGV[from], ARGV[from + 1]
     enlist(lane)
-    local piece = {
-      id = routing.id, index = index, lane = lane, destination = destination, state = 'P', attempts = 0,
-      pauses = 0, handed = 0, maybe = '0', deadline = deadline,
-    }
-    piece.place = 'e' .. add_entry(piece, false)
-    set('r' .. index, lane .. '|' .. destination .. '|' .. ARGV[from + 2])
-    set('rc' .. index, ARGV[from + 3])
-    set('s' .. index, state_of(piece))
+    local piece = { id = routing.id, index = index, lane = lane, destination = destination, deadline = deadline }
+    local entry = add_entry(piece, false)
+    fields[size + 1], fields[size + 2] = 'r' .. index, lane .. '|' .. destination .. '|' .. ARGV[from + 2]
+    fields[size + 3], fields[size + 4] = 'rc' .. index, ARGV[from + 3]
+    fields[size + 5], fields[size + 6] = 's' .. index, fresh .. entry
+    size = size + 6
+    local here = made[lane]
+    if here then here[#here + 1] = { place = place, piece = piece, entry = entry } end
   end
   local left = natural(routing.more[4])
-  if left and left > 0 then set('left', whole(left + number - 1)) end
+  if left and left > 0 then fields[size + 1], fields[size + 2] = 'left', whole(left + number - 1) end
+  local record = record_of(routing.id)
   set_fields(record, fields)
   -- A count that cannot be right is taken from the pieces, which are there now.
   if not left or left <= 0 then count(record, 'left', 0) end
 end
 
-local answers = {}
-local at = 5
+-- Hands out what was made in a lane, in its order and as far as it may go now. Where anything else waits, it is for
+-- `claim` to say whose turn it is.
+local handed_out = {}
+local function hand_out(lane, most, lane_rate, rate_of)
+  local here = made[lane]
+  local last = #here > 0 and last_delivered(lane)
+  if not last then return end
+  local next_entry = entry_after(lane, last)
+  if not next_entry or next_entry[1] ~= here[1].entry then return end
+  if redis.call('ZCARD', held_of(lane)) > 0 or redis.call('ZCARD', wake_of(lane)) > 0 then return end
+  local room = math.min(most, #here, room_of(lane_rate))
+  local entries = {}
+  while #entries < room do
+    local rate = rate_of(here[#entries + 1].piece.destination)
+    if room_of(rate) == 0 then break end
+    spend(rate, 1)
+    entries[#entries + 1] = here[#entries + 1].entry
+  end
+  if #entries == 0 then return end
+  spend(lane_rate, #entries)
+  local command = { 'XCLAIM', stream_of(lane), GROUP, owner, 0 }
+  for _, entry in ipairs(entries) do command[#command + 1] = entry end
+  for _, word in ipairs({ 'TIME', whole(now), 'FORCE', 'JUSTID', 'LASTID', entries[#entries] }) do
+    command[#command + 1] = word
+  end
+  redis.call(unpack(command))
+  for at, entry in ipairs(entries) do
+    local piece = here[at].piece
+    handed_out[#handed_out + 1] = here[at].place
+    handed_out[#handed_out + 1] = piece.index
+    handed_out[#handed_out + 1] = lease_name(entry, 1)
+    handed_out[#handed_out + 1] = piece.deadline
+  end
+end
+
+local lanes = {}
+local at = 7
+for _ = 1, tonumber(ARGV[6]) do
+  local lane = ARGV[at]
+  made[lane] = {}
+  lanes[#lanes + 1] = at
+  at = at + 6
+end
+
+local ended = {}
 while at <= #ARGV do
   local id, subscriber, allowed, number = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
   local first = at + 4
@@ -45,7 +95,7 @@ while at <= #ARGV do
 
   local routing = read_piece(id, 0, 'acc', 'left', 'h0')
   if not routing or routing.state ~= 'P' then
-    answers[#answers + 1] = 0
+    ended[#ended + 1] = 0
   else
     local deadline = (natural(routing.more[3]) or now) + allowed
     if not leave_entry_later(routing) then leave_place(routing) end
@@ -53,17 +103,27 @@ while at <= #ARGV do
     if routing.more[5] then redis.call('HDEL', record_of(id), 'h0') end
     tally_later('made', number - 1)
     if number > 0 then
-      make_deliveries(routing, subscriber, deadline, number, first)
+      make_deliveries(#ended, routing, subscriber, deadline, number, first)
       list_deadline_later(id, deadline)
     else
       write_piece(routing)
       redis.call('HSET', record_of(id), 'sub', subscriber, 'n', 0)
       if count(record_of(id), 'left', -1) == 0 then message_ended(id) end
     end
-    answers[#answers + 1] = 1
+    ended[#ended + 1] = 1
   end
 end
 drop_entries()
 list_deadlines()
 add_tallies()
-return answers
+
+for _, from in ipairs(lanes) do
+  local lane = ARGV[from]
+  local lane_rate = open_rate(PREFIX .. 'rl:' .. lane, tonumber(ARGV[from + 2]), tonumber(ARGV[from + 3]))
+  local rate_of, close_rates = rates_of(lane, tonumber(ARGV[from + 4]), tonumber(ARGV[from + 5]))
+  hand_out(lane, tonumber(ARGV[from + 1]), lane_rate, rate_of)
+  close_rate(lane_rate)
+  close_rates()
+end
+if #handed_out > 0 then redis.call('ZADD', OWNERS, whole(now), owner) end
+return { now, ended, handed_out }

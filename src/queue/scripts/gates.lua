@@ -44,6 +44,24 @@ local function close_rate(rate)
   redis.call('SET', rate.key, whole(rate.tat), 'PX', whole(ttl))
 end
 
+-- The rates of a lane's destinations, by destination, as far as they were asked for.
+local function rates_of(lane, interval, burst)
+  local opened = {}
+  local function of(destination)
+    if interval <= 0 then return nil end
+    local rate = opened[destination]
+    if not rate then
+      rate = open_rate(PREFIX .. 'rl:' .. lane .. ':' .. destination, interval, burst)
+      opened[destination] = rate
+    end
+    return rate
+  end
+  local function close()
+    for _, rate in pairs(opened) do close_rate(rate) end
+  end
+  return of, close
+end
+
 -- The end of the pause of a destination, nil if it is not paused now.
 local function held_until(lane, destination)
   local ends = moment(redis.call('ZSCORE', held_of(lane), destination))

@@ -258,7 +258,19 @@ local function park_range(destination)
   return '[' .. destination .. '|', '(' .. destination .. '}'
 end
 
+-- What the state of pending work begins with to which nothing has happened yet: its deadline and its place follow.
+local FRESH = 'P|0|0|0|0|'
+local FRESH_STATE = '^P|0|0|0|0|(%d+)|([%w%-]*)$'
+
 local function read_state(text)
+  local fresh_until, fresh_at = string.match(text, FRESH_STATE)
+  if fresh_until and #fresh_until <= 15 then
+    local moment_of_end = tonumber(fresh_until)
+    texts[moment_of_end] = fresh_until
+    return {
+      state = 'P', attempts = 0, pauses = 0, handed = 0, maybe = '0', deadline = moment_of_end, place = fresh_at,
+    }
+  end
   local state, attempts, pauses, handed, maybe, deadline, place =
     string.match(text, '^([PSDXE])|(%d+)|(%d+)|(%d+)|([01])|(%d+)|([%w%-]*)$')
   if not state or #attempts > 9 or #pauses > 9 or #handed > 9 or #deadline > 15 then return nil end
@@ -465,13 +477,17 @@ local function drop_entries()
   leaving = {}
 end
 
+-- Adds an entry for a piece to its lane's stream: its id.
 local function add_entry(piece, woken)
+  local stream, entry = stream_of(piece.lane), nil
+  if not manual and not woken then
+    entry = redis.pcall('XADD', stream, '*', 'm', piece.id, 'i', whole(piece.index))
+    if type(entry) == 'string' then return entry end
+  end
   local fields = { 'm', piece.id, 'i', whole(piece.index) }
   if woken then
     fields[5], fields[6] = 'w', '1'
   end
-  local stream = stream_of(piece.lane)
-  local entry
   -- A test's time may lie behind the last entry's; the server's own id fits.
   if manual then entry = redis.pcall('XADD', stream, whole(now) .. '-*', unpack(fields)) end
   if type(entry) ~= 'string' then entry = redis.pcall('XADD', stream, '*', unpack(fields)) end

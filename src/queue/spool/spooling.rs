@@ -11,8 +11,8 @@ use tokio::time::timeout;
 use super::store::Spool;
 use crate::message::MessageId;
 use crate::queue::contract::{
-    Acceptance, Claim, Claimed, Cursor, Expansion, Housekept, Lane, Lease, LeaseKey, Mark, NewMessage, Owner,
-    Queue, QueueError, Settle, Settled, Swept, Unrecorded,
+    Acceptance, Claim, Claimed, Cursor, Expanded, Expansion, Housekept, Lane, Lease, LeaseKey, Mark,
+    NewMessage, Owner, Queue, QueueError, Room, Settle, Settled, Swept, Unrecorded,
 };
 
 /// A store that takes longer is as good as away; whoever waits is answered by the spool in time.
@@ -131,12 +131,13 @@ impl Queue for SpoolingQueue {
         self.queue.claim(claim).await
     }
 
-    async fn expand(
+    async fn expand_and_claim(
         &self,
         owner: &Owner,
         batch: Vec<Expansion>,
-    ) -> Result<Vec<Settled>, Unrecorded<Expansion>> {
-        self.queue.expand(owner, batch).await
+        room: &[Room],
+    ) -> Result<Expanded, Unrecorded<Expansion>> {
+        self.queue.expand_and_claim(owner, batch, room).await
     }
 
     async fn settle(&self, owner: &Owner, batch: Vec<Settle>) -> Result<Vec<Settled>, Unrecorded<Settle>> {
