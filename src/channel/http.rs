@@ -255,7 +255,7 @@ impl HttpClient {
         };
 
         let status = response.status().as_u16();
-        let retry_after = retry_after(response.headers(), self.clock.now());
+        let retry_after = retry_after(response.headers(), &self.clock);
         let (body, ending) = read_body(response, deadline).await;
         Ok(Answer { status, retry_after, body, ending })
     }
@@ -419,10 +419,11 @@ impl Resolve for CheckedResolver {
 struct ForbiddenAddress;
 
 /// What the headers ask for. A date is measured by the server's own clock where it sends one.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+fn retry_after(headers: &HeaderMap, clock: &Clock) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let asked = text(RETRY_AFTER)?;
     let server_time = text(DATE).and_then(parse_date);
-    parse_retry_after(text(RETRY_AFTER)?, server_time.unwrap_or(now))
+    parse_retry_after(asked, server_time.unwrap_or_else(|| clock.now()))
 }
 
 /// Reads a `Retry-After`: seconds, which may have a fraction, or an HTTP date, counted from `now`. At
@@ -641,13 +642,14 @@ mod tests {
 
     #[test]
     fn a_retry_after_date_is_measured_by_the_clock_of_who_sent_it() {
+        let clock = Clock::manual(NOW);
         let mut headers = HeaderMap::new();
         headers.insert(RETRY_AFTER, HeaderValue::from_static("Tue, 24 Nov 2026 02:04:21 GMT"));
-        assert_eq!(retry_after(&headers, NOW), Some(Duration::from_secs(30)));
+        assert_eq!(retry_after(&headers, &clock), Some(Duration::from_secs(30)));
         headers.insert(DATE, HeaderValue::from_static("Tue, 24 Nov 2026 02:04:11 GMT"));
-        assert_eq!(retry_after(&headers, NOW), Some(Duration::from_secs(10)));
+        assert_eq!(retry_after(&headers, &clock), Some(Duration::from_secs(10)));
         headers.insert(RETRY_AFTER, HeaderValue::from_bytes(b"\xff").unwrap());
-        assert_eq!(retry_after(&headers, NOW), None);
+        assert_eq!(retry_after(&headers, &clock), None);
     }
 
     proptest! {

@@ -895,6 +895,9 @@ impl ServiceName<'_> {
     /// Chinese, Japanese and Korean: what stands between words that lead to a name and words that end one.
     fn solid_phrase(&self) -> Option<String> {
         let text = self.line();
+        if text.is_ascii() {
+            return None;
+        }
         for lead in SOLID_LEADS {
             for (at, _) in text.match_indices(lead).take(4) {
                 let start = at + lead.len();
@@ -960,6 +963,9 @@ impl ServiceName<'_> {
     /// Scripts without capitals: the words behind "site", "app", "bank", "at".
     fn lead_word(&self) -> Option<String> {
         let text = self.line();
+        if text.is_ascii() {
+            return None;
+        }
         for (lead, keeps) in LEADS {
             for (at, _) in text.match_indices(lead).take(3) {
                 let begins = text[..at].chars().next_back().is_none_or(|c| !is_word_letter(c));
