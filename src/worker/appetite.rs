@@ -21,14 +21,19 @@ const IN_VAIN: u32 = 4;
 
 /// The longest that the next batch is put off: a million messages are routed in six and a half minutes all the
 /// same, within the life of a code.
-const LONGEST: Duration = Duration::from_millis(50);
+pub(super) const LONGEST: Duration = Duration::from_millis(50);
 
 /// The weight of a batch in what a message comes to on average.
 const LATEST: f64 = 0.2;
 
+/// A store that has handed nothing out in so many batches does not do so.
+const NEVER: u32 = 16;
+
 /// What a batch of messages came to in one lane.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Supplied {
+    /// Deliveries there was room for.
+    pub(super) room: usize,
     /// Deliveries handed out with their routing.
     pub(super) handed_out: usize,
     /// Deliveries that wait to be claimed.
@@ -57,15 +62,33 @@ pub(super) struct Appetite {
 #[derive(Debug)]
 struct Supplies {
     lanes: Vec<(ChannelId, Supply)>,
-    /// Whether the store is one that hands work out with its routing. It does so in a lane where nothing waits, so
-    /// a lane that has work is then not supplied with more ahead.
-    hands_out: bool,
+    handing_out: HandingOut,
 }
 
-impl Supplies {
-    /// Whether more would do this lane good.
-    fn wants_more(&self, lane: &Supply) -> bool {
-        if lane.has_more { !self.hands_out && lane.ahead < AHEAD } else { lane.in_vain < IN_VAIN }
+/// Whether the store is one that hands work out with its routing. It does so in a lane where nothing waits, so a lane
+/// that has work is then not supplied with more ahead.
+#[derive(Clone, Copy, Debug)]
+enum HandingOut {
+    /// It did.
+    Does,
+    /// It has not done so yet, in this many batches for which there was room in a lane without work.
+    NotYet(u32),
+}
+
+impl HandingOut {
+    /// What is not known yet is hoped for: it would not be found out otherwise.
+    fn may_be(self) -> bool {
+        match self {
+            Self::Does => true,
+            Self::NotYet(batches) => batches < NEVER,
+        }
+    }
+}
+
+impl Supply {
+    /// Whether more would do it good.
+    fn wants_more(self) -> bool {
+        if self.has_more { self.ahead < AHEAD } else { self.in_vain < IN_VAIN }
     }
 }
 
@@ -74,7 +97,10 @@ impl Appetite {
     pub(super) fn of(channels: impl Iterator<Item = ChannelId>) -> Self {
         let supply = Supply { per_message: 0.0, has_more: false, ahead: 0, in_vain: 0 };
         let lanes = channels.map(|channel| (channel, supply)).collect();
-        Self { supplies: Mutex::new(Supplies { lanes, hands_out: false }), changed: Notify::new() }
+        Self {
+            supplies: Mutex::new(Supplies { lanes, handing_out: HandingOut::NotYet(0) }),
+            changed: Notify::new(),
+        }
     }
 
     fn supplies(&self) -> MutexGuard<'_, Supplies> {
@@ -95,8 +121,14 @@ impl Appetite {
     /// So many messages were routed, and that `supplied` the lanes, in their order.
     pub(super) fn routed(&self, messages: usize, supplied: &[Supplied]) {
         let mut supplies = self.supplies();
-        supplies.hands_out |= supplied.iter().any(|supplied| supplied.handed_out > 0);
-        for ((_, supply), Supplied { handed_out, left }) in supplies.lanes.iter_mut().zip(supplied) {
+        let mut lanes = supplies.lanes.iter().zip(supplied);
+        let had_room = lanes.any(|((_, lane), supplied)| supplied.room > 0 && !lane.has_more);
+        supplies.handing_out = match supplies.handing_out {
+            _ if supplied.iter().any(|supplied| supplied.handed_out > 0) => HandingOut::Does,
+            HandingOut::NotYet(batches) if had_room => HandingOut::NotYet(batches.saturating_add(1)),
+            known => known,
+        };
+        for ((_, supply), Supplied { handed_out, left, .. }) in supplies.lanes.iter_mut().zip(supplied) {
             let made = handed_out + left;
             supply.per_message += LATEST * (made as f64 / messages.max(1) as f64 - supply.per_message);
             supply.ahead = supply.ahead.saturating_add(i64::try_from(*left).unwrap_or(i64::MAX));
@@ -107,8 +139,9 @@ impl Appetite {
     /// What a message comes to in each lane, on average; nothing where the store hands nothing out with its routing.
     pub(super) fn per_message(&self) -> Vec<f64> {
         let supplies = self.supplies();
-        let of_lane =
-            |(_, lane): &(ChannelId, Supply)| if supplies.hands_out { lane.per_message } else { 0.0 };
+        let of_lane = |(_, lane): &(ChannelId, Supply)| {
+            if supplies.handing_out.may_be() { lane.per_message } else { 0.0 }
+        };
         supplies.lanes.iter().map(of_lane).collect()
     }
 
@@ -124,11 +157,13 @@ impl Appetite {
         }
     }
 
-    /// Whether the next batch can wait: some lane has too much, and none is likely to lack it.
+    /// Whether the next batch can wait: some lane has too much, and none is likely to lack it. Where work is handed out
+    /// with its routing it waits until the lanes have [run dry](Self::runs_dry).
     fn can_wait(&self) -> bool {
         let supplies = self.supplies();
-        supplies.lanes.iter().any(|(_, lane)| lane.has_more)
-            && !supplies.lanes.iter().any(|(_, lane)| supplies.wants_more(lane))
+        !supplies.handing_out.may_be()
+            && supplies.lanes.iter().any(|(_, lane)| lane.has_more)
+            && !supplies.lanes.iter().any(|(_, lane)| lane.wants_more())
     }
 
     /// Waits until more should be routed.
@@ -152,17 +187,31 @@ mod tests {
         Appetite::of([ChannelId::sms(), ChannelId::slack()].into_iter())
     }
 
-    const NOTHING: Supplied = Supplied { handed_out: 0, left: 0 };
+    /// For a store that hands nothing out with its routing.
+    fn appetite_alone() -> Appetite {
+        let appetite = appetite();
+        for _ in 0..NEVER {
+            assert!(appetite.supplies().handing_out.may_be());
+            appetite.routed(0, &[Supplied { room: 1, ..NOTHING }, NOTHING]);
+        }
+        for channel in [ChannelId::sms(), ChannelId::slack()] {
+            appetite.claimed(&channel, 1, false);
+        }
+        assert!(!appetite.supplies().handing_out.may_be());
+        appetite
+    }
+
+    const NOTHING: Supplied = Supplied { room: 0, handed_out: 0, left: 0 };
 
     fn left(left: usize) -> Supplied {
-        Supplied { handed_out: 0, left }
+        Supplied { room: 0, handed_out: 0, left }
     }
 
     const A_BATCH: usize = AHEAD as usize;
 
     #[test]
     fn lanes_that_lack_work_get_it_at_once() {
-        let appetite = appetite();
+        let appetite = appetite_alone();
         assert!(!appetite.can_wait());
         // However much was routed for nobody, or is on its way.
         for _ in 0..10 {
@@ -174,7 +223,7 @@ mod tests {
 
     #[tokio::test]
     async fn lanes_that_have_work_get_as_much_as_they_claim() {
-        let (appetite, sms, slack) = (appetite(), ChannelId::sms(), ChannelId::slack());
+        let (appetite, sms, slack) = (appetite_alone(), ChannelId::sms(), ChannelId::slack());
         for channel in [&sms, &slack] {
             appetite.claimed(channel, 0, true);
         }
@@ -189,7 +238,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_lane_without_work_is_not_kept_waiting_for_long_by_one_that_has_too_much() {
-        let (appetite, sms) = (appetite(), ChannelId::sms());
+        let (appetite, sms) = (appetite_alone(), ChannelId::sms());
         appetite.claimed(&sms, 64, true);
         for batch in 0..IN_VAIN {
             assert!(!appetite.can_wait(), "{batch}");
@@ -206,16 +255,19 @@ mod tests {
         let (appetite, sms, slack) = (appetite(), ChannelId::sms(), ChannelId::slack());
         assert_eq!(appetite.per_message(), [0.0, 0.0]);
         for _ in 0..100 {
-            appetite.routed(4, &[Supplied { handed_out: 8, left: 0 }, Supplied { handed_out: 3, left: 1 }]);
+            let (sms, slack) =
+                (Supplied { room: 8, handed_out: 8, left: 0 }, Supplied { room: 4, handed_out: 3, left: 1 });
+            appetite.routed(4, &[sms, slack]);
         }
         let per_message = appetite.per_message();
         assert!((per_message[0] - 2.0).abs() < 0.01 && (per_message[1] - 1.0).abs() < 0.01);
-        assert!(!appetite.can_wait());
         for channel in [&sms, &slack] {
             appetite.claimed(channel, 64, true);
         }
-        assert!(appetite.can_wait(), "what is ready goes first");
+        assert!(!appetite.can_wait(), "that is waited for otherwise");
+        assert!(!appetite.is_dry(0) && appetite.runs_dry(0).now_or_never().is_none());
         appetite.claimed(&sms, 1, false);
-        assert!(!appetite.can_wait());
+        assert!(appetite.is_dry(0) && appetite.runs_dry(0).now_or_never().is_some());
+        assert!(!appetite.is_dry(1));
     }
 }

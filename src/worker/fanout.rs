@@ -9,10 +9,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::appetite::Supplied;
+use super::appetite::{LONGEST, Supplied};
 use super::attempt::Known;
 use super::deliver::{ChannelLane, LONGEST_WAIT};
 use super::patience::Patience;
@@ -168,8 +168,9 @@ impl Fanout {
         let shutdown = self.shared.shutdown.clone();
         let mut patience = Patience::new();
         let mut routing: Option<AbortOnDropHandle<()>> = None;
+        let mut idle = true;
         while !shutdown.is_cancelled() {
-            let max = self.batch().await;
+            let max = self.batch(idle).await;
             let asked = Instant::now();
             let claim = Claim {
                 owner: &self.shared.owner,
@@ -184,7 +185,7 @@ impl Fanout {
                     self.shared.metrics.claimed(self.lane.as_str(), claimed.now);
                     self.shared.note_buried(&claimed.buried);
                     self.shared.note_recreated(claimed.recreated);
-                    let idle = claimed.items.len() < max && claimed.wait != Some(Duration::ZERO);
+                    idle = claimed.items.len() < max && claimed.wait != Some(Duration::ZERO);
                     if let Some(earlier) = routing.take() {
                         let _ = earlier.await;
                     }
@@ -215,8 +216,10 @@ impl Fanout {
     }
 
     /// How many messages to ask for: where work is handed out with its routing, as many as the lanes have room for
-    /// now. Waits a little for that; lanes that go on having none, or other work first, do not hold up the rest.
-    async fn batch(&self) -> usize {
+    /// now. Waits for that: until no lane has other work first, which it gets done in a moment if it is quick, and
+    /// not for long if nothing waits to be routed; then, a little, for room. Lanes that go on having work, or no room,
+    /// do not hold up the rest.
+    async fn batch(&self, idle: bool) -> usize {
         let appetite = &self.shared.appetite;
         let per_message = appetite.per_message();
         let supplied: Vec<_> = self
@@ -226,26 +229,27 @@ impl Fanout {
             .enumerate()
             .filter(|(_, (_, average))| *average > 0.0)
             .collect();
-        let have_room = async {
-            for (number, (lane, average)) in &supplied {
+        let all_dry = async {
+            for (number, _) in &supplied {
                 appetite.runs_dry(*number).await;
+            }
+        };
+        let is_dry = timeout(if idle { NO_ROOM } else { LONGEST }, all_dry).await.is_ok();
+        if supplied.is_empty() || !is_dry {
+            return MAX_BATCH;
+        }
+        let have_room = async {
+            for (_, (lane, average)) in &supplied {
                 let messages = (FEW + self.being_routed.load(Ordering::Relaxed)) as f64;
                 lane.slots().has_room((average * messages).ceil() as usize).await;
             }
         };
-        if supplied.is_empty() {
-            return MAX_BATCH;
-        }
-        let _ = tokio::time::timeout(NO_ROOM, have_room).await;
-        let room = |number, lane: &ChannelLane| if appetite.is_dry(number) { lane.slots().room() } else { 0 };
+        let _ = timeout(NO_ROOM, have_room).await;
         let being_routed = self.being_routed.load(Ordering::Relaxed);
-        let messages = supplied.iter().map(|(number, (lane, average))| {
-            ((room(*number, lane) as f64 / average) as usize).saturating_sub(being_routed)
+        let messages = supplied.iter().map(|(_, (lane, average))| {
+            ((lane.slots().room() as f64 / average) as usize).saturating_sub(being_routed)
         });
-        match messages.min() {
-            None | Some(0) => FEW,
-            Some(messages) => messages.min(MAX_BATCH),
-        }
+        messages.min().map_or(MAX_BATCH, |messages| messages.clamp(FEW, MAX_BATCH))
     }
 
     /// Routes work in hand and records it; it is done when that is, or given up with the drain. Of a store in several
@@ -272,7 +276,7 @@ impl Fanout {
                 return;
             }
             let mut routing: Vec<_> = parts.into_iter().map(tokio::spawn).collect();
-            let _ = tokio::time::timeout(LATE, join_all(routing.iter_mut())).await;
+            let _ = timeout(LATE, join_all(routing.iter_mut())).await;
             let mut late = fanout.late();
             late.extend(routing);
             late.retain(|part| !part.is_finished());
@@ -340,7 +344,12 @@ impl Fanout {
         let supplied: Vec<Supplied> = made
             .into_iter()
             .zip(handed_out)
-            .map(|(made, handed_out)| Supplied { handed_out, left: made - handed_out })
+            .zip(&room)
+            .map(|((made, handed_out), room)| Supplied {
+                room: room.max,
+                handed_out,
+                left: made - handed_out,
+            })
             .collect();
         for (lane, supplied) in self.lanes.iter().zip(&supplied) {
             lane.was_made(supplied);

@@ -13,7 +13,7 @@ use crate::report::{Asked, Report};
 
 pub(super) fn deliver(bench: &Bench, report: &mut Report) -> io::Result<()> {
     const ROW: &str = "deliver";
-    let waiting = if bench.quick { 20_000 } else { 40_000 };
+    let waiting = if bench.quick { 40_000 } else { 80_000 };
     for _ in 0..bench.rounds {
         let redis = bench.redis(Fsync::EverySecond)?;
         let installation = bench.on_redis(&redis, "", "")?;
@@ -33,7 +33,7 @@ pub(super) fn deliver(bench: &Bench, report: &mut Report) -> io::Result<()> {
         for (name, client) in [("BullMQ", "undici"), ("BullMQ with fetch", "fetch")] {
             let redis = bench.redis(Fsync::EverySecond)?;
             let ingress = peers.start("ingress.mjs", redis.port, &bench.receiver.url())?;
-            bench.fill(ingress.port, 0, waiting / 2)?;
+            bench.fill(ingress.port, 0, waiting / 4)?;
             drop(ingress);
             let worker = peers.start_with(client, "worker.mjs", redis.port, &bench.receiver.url())?;
             let (before, cost, redis_cost) =
