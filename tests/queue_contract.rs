@@ -21,6 +21,7 @@ mod under_seal;
 
 mod clauses {
     pub(super) mod crashes;
+    pub(super) mod handing;
     pub(super) mod intake;
     pub(super) mod leases;
     pub(super) mod letters;
@@ -160,6 +161,13 @@ macro_rules! stamp_what_always_holds {
 macro_rules! stamp_what_holds_of_one_part {
     ($store:ty) => {
         stamp_tests! { $store:
+            handing {
+                q24_what_is_handed_out_with_its_routing_is_leased_and_the_rest_is_ready
+                q24_it_keeps_to_the_limits
+                q24_it_overtakes_nobody_and_goes_to_no_paused_destination
+                q24_who_vanishes_with_it_is_taken_over_from_and_who_gives_it_back_had_it_not
+                q06_what_arrived_of_several_messages_in_one_batch_ends_each_once
+            }
             intake {
                 q03_beyond_its_capacity_a_store_takes_nothing_and_still_knows_duplicates
                 q03_a_requeued_letter_makes_its_message_unfinished_again

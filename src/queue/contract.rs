@@ -60,6 +60,9 @@
 //! * **Q23 repair** — `repair` puts right whatever `audit` finds: work that lost its place goes back to its
 //!   lane, what can never be delivered is a dead letter, and counts are taken anew; on a sound store it
 //!   does nothing, and work in hand stays its owner's.
+//! * **Q24 hand-out with the routing** — an expansion may hand out to its bringer what it makes, as far as he has
+//!   room in its lane: what a claim of his would have handed out at that moment, leased as by a claim, and nothing
+//!   where other work of the lane is ready.
 
 use std::fmt;
 use std::time::Duration;

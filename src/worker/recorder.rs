@@ -172,3 +172,60 @@ async fn record(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::delivery::{DeliveryId, Settlement};
+    use crate::message::MessageId;
+    use crate::queue::contract::{Lane, Lease, LeaseKey};
+
+    fn entry(index: u16, mate: Option<Mate>) -> Entry {
+        let work = DeliveryId { message: MessageId::of_source("test", "1").unwrap(), index };
+        let lease = Lease::new(LeaseKey { lane: Lane::from_stored("sms"), work, entry: index.to_string() });
+        let (answer, _) = oneshot::channel();
+        let settle = Settle { lease, settlement: Settlement::Delivered };
+        // However slow the test is, it has not waited long.
+        let since = Instant::now() + Duration::from_secs(3600);
+        Entry { settle, answer, outstanding: mate.map(Mate::come), since }
+    }
+
+    #[tokio::test]
+    async fn an_outcome_waits_for_its_mates_but_not_for_long() {
+        assert!(!entry(1, None).waits_for_mates());
+        let mut mates = Mate::several(3);
+        let first = entry(1, mates.next());
+        assert!(first.waits_for_mates(), "two are outstanding");
+        let second = entry(2, mates.next());
+        let third = mates.next();
+        assert!(first.waits_for_mates() && second.waits_for_mates());
+        drop(third);
+        assert!(!first.waits_for_mates() && !second.waits_for_mates(), "the last came to nothing");
+
+        let mut mates = Mate::several(2);
+        let (mut first, _outstanding) = (entry(1, mates.next()), mates.next());
+        assert!(first.waits_for_mates());
+        first.since = Instant::now() - MATES;
+        assert!(!first.waits_for_mates());
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_its_mates_is_looked_at_again_in_time_and_after_the_last_entry() {
+        let (send, mut waiting) = mpsc::channel(4);
+        let mut mates = Mate::several(2);
+        let mut gathered = vec![entry(1, mates.next())];
+        let _outstanding = mates.next();
+        assert!(next(&mut gathered, &mut waiting).now_or_never().is_none());
+        send.send(entry(2, None)).await.unwrap();
+        assert_eq!(next(&mut gathered, &mut waiting).now_or_never(), Some(true));
+        assert_eq!(gathered.len(), 2);
+        drop(send);
+        gathered.iter_mut().for_each(|entry| entry.since = Instant::now());
+        assert!(next(&mut gathered, &mut waiting).await);
+        assert!(!gathered[0].waits_for_mates(), "the last entry was one, and it waited long enough");
+        gathered.clear();
+        assert!(!next(&mut gathered, &mut waiting).await);
+    }
+}

@@ -306,4 +306,42 @@ mod tests {
         waits.await;
         assert_eq!(slots.take_free(9).len(), 1);
     }
+
+    #[tokio::test]
+    async fn the_line_is_as_long_as_the_lane_is_quick() {
+        let slots = Slots::new(4);
+        assert_eq!(slots.room(), 4, "nothing is known yet: free slots, and no line");
+        let after = |took| {
+            slots.took_us.store(0, Ordering::Relaxed);
+            slots.note(took);
+            slots.room()
+        };
+        assert_eq!(after(LONGEST_LINE * 10), 4);
+        assert_eq!(after(LONGEST_LINE), 4 + 4);
+        assert_eq!(after(LONGEST_LINE / 2), 4 + 8);
+        assert_eq!(after(Duration::from_micros(1)), 4 + 4 * LINE_FACTOR, "not without bound");
+
+        let mut places = slots.places(100);
+        assert_eq!((places.len(), slots.room()), (4 + 4 * LINE_FACTOR, 0));
+        let has_room = slots.has_room(2);
+        tokio::pin!(has_room);
+        assert!(futures_util::poll!(&mut has_room).is_pending());
+        let mut running: Vec<Slot> = Vec::new();
+        for _ in 0..4 {
+            running.extend(places.pop().unwrap().slot().await);
+        }
+        assert_eq!(slots.room(), 0, "they run now");
+        let waits = places.pop().unwrap().slot();
+        tokio::pin!(waits);
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        drop(running);
+        let first = waits.await;
+        assert!(first.is_some());
+        has_room.await;
+
+        let mut first = first.unwrap();
+        first.turn_slow(&destination("a"));
+        drop(places);
+        assert_eq!(slots.room(), 4, "something is slow: free slots, and no line");
+    }
 }

@@ -9,9 +9,9 @@ use sms_broadcaster::delivery::{
 };
 use sms_broadcaster::message::MessageId;
 use sms_broadcaster::queue::contract::{
-    Acceptance, Buried, Claim, Claimed, Cursor, DeadFilter, DeadLetter, Expansion, Housekept, Lane,
+    Acceptance, Buried, Claim, Claimed, Cursor, DeadFilter, DeadLetter, Expanded, Expansion, Housekept, Lane,
     LaneDepth, LaneLimits, Lease, LeaseKey, MAX_BATCH, NewDelivery, NewMessage, Owner, Queue, QueueAdmin,
-    QueueSettings, Rate, Requeued, Settle, Settled, Stats, Swept, Work,
+    QueueSettings, Rate, Requeued, Room, Settle, Settled, Stats, Swept, Work,
 };
 
 use super::harness::Store;
@@ -119,16 +119,27 @@ impl<S: Store> Bench<S> {
         }
     }
 
-    pub(crate) async fn expand_all(&mut self, owner: &Owner, batch: Vec<Expansion>) -> Vec<Settled> {
+    pub(crate) async fn expand_and_claim(
+        &mut self,
+        owner: &Owner,
+        batch: Vec<Expansion>,
+        room: &[Room],
+    ) -> Expanded {
         let sizes: Vec<usize> = batch.iter().map(|expansion| expansion.deliveries.len()).collect();
-        let answers = self.queue().expand(owner, batch).await.expect("expanded");
-        assert_eq!(answers.len(), sizes.len(), "one answer each");
-        for (answer, size) in answers.iter().zip(sizes) {
+        let expanded = self.queue().expand_and_claim(owner, batch, room).await.expect("expanded");
+        assert_eq!(expanded.settled.len(), sizes.len(), "one answer each");
+        for (answer, size) in expanded.settled.iter().zip(sizes) {
             if *answer == Settled::Expanded {
                 self.made = self.made + size as u64 - 1;
             }
         }
-        answers
+        expanded
+    }
+
+    pub(crate) async fn expand_all(&mut self, owner: &Owner, batch: Vec<Expansion>) -> Vec<Settled> {
+        let expanded = self.expand_and_claim(owner, batch, &[]).await;
+        assert!(expanded.handed_out.is_empty(), "nobody asked for any");
+        expanded.settled
     }
 
     pub(crate) async fn expand(&mut self, owner: &Owner, lease: Lease, to: &[NewDelivery]) -> Settled {

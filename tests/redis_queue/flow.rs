@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use sms_broadcaster::delivery::{DeadCause, DeliveryState, DestinationKey, Settlement};
+use sms_broadcaster::delivery::{ChannelId, DeadCause, DeliveryState, DestinationKey, Settlement};
 use sms_broadcaster::queue::contract::{
     Acceptance, Claim, Cursor, DeadFilter, Lane, LaneLimits, MAX_HAND_OUTS, Mark, Owner, Queue, QueueAdmin,
-    QueueSettings, Rate, Requeued, SUSPECT_HAND_OUTS, Settle, Settled,
+    QueueSettings, Rate, Requeued, Room, SUSPECT_HAND_OUTS, Settle, Settled,
 };
 use tokio::time::timeout;
 
@@ -87,6 +87,26 @@ async fn a_message_goes_all_its_way() {
     bench.housekeep().await;
     assert_eq!(bench.queue.status(&id(1)).await.unwrap(), None);
     assert_eq!(bench.queue.accept(&[message(&id(1))]).await.unwrap(), [Acceptance::Accepted]);
+    bench.assert_sound().await;
+}
+
+#[tokio::test]
+async fn what_a_routing_makes_is_handed_out_with_it_where_there_is_room_and_nothing_waits() {
+    let bench = Bench::new();
+    let owner = Owner::new("worker");
+    let lane = Lane::of(&ChannelId::sms());
+    let mut handed_out = Vec::new();
+    for (number, max) in [(1, 2), (2, 1), (3, 2)] {
+        bench.queue.accept(&[message(&id(number))]).await.unwrap();
+        let routing = bench.claim(&owner, &Lane::inbound(), 1).await.items.pop().unwrap();
+        let room = [Room { lane: lane.clone(), max, limits: LaneLimits::default() }];
+        let batch = vec![expansion(routing.lease, &["a", "b"])];
+        let expanded = bench.queue.expand_and_claim(&owner, batch, &room).await.unwrap();
+        handed_out.push(expanded.handed_out.len());
+    }
+    // Of the second one is left, so of the third nobody gets any before that.
+    assert_eq!(handed_out, [2, 1, 0]);
+    assert_eq!(bench.claim(&owner, &lane, 10).await.items.len(), 3);
     bench.assert_sound().await;
 }
 

@@ -65,17 +65,7 @@ impl Bench {
 
     /// An installation of ours on `redis`.
     pub(crate) fn on_redis(&self, redis: &Redis, queue: &str, more: &str) -> io::Result<Ours> {
-        {
-            let hack = std::env::var("MORE").unwrap_or_default();
-            let more = format!("{more}\n{hack}");
-            Ours::new(
-                Store::Redis(redis.port),
-                Recipients::PhonesAndSlack,
-                &self.receiver.url(),
-                queue,
-                &more,
-            )
-        }
+        Ours::new(Store::Redis(redis.port), Recipients::PhonesAndSlack, &self.receiver.url(), queue, more)
     }
 
     /// An installation of ours with a file.
