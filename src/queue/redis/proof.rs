@@ -23,9 +23,8 @@ use crate::queue::contract::QueueError;
 /// called us.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// The first pause between two looks; each is twice as long as the one before, up to the second.
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(2);
+/// The pause between two looks.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// How a server comes to have something on its disk before it says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +95,6 @@ impl Proof {
 /// Waits until the server has handed to its kernel what it has stored so far.
 async fn written(connection: &mut MultiplexedConnection) -> Result<(), NoProof> {
     let end = Instant::now() + LONGEST;
-    let mut pause = FIRST_PAUSE;
     let mut ahead = None;
     loop {
         let answer: Value = redis::cmd("INFO").arg("persistence").query_async(connection).await?;
@@ -107,8 +105,7 @@ async fn written(connection: &mut MultiplexedConnection) -> Result<(), NoProof> 
         if Instant::now() >= end {
             return Err(short("the server has not written it yet"));
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
