@@ -164,6 +164,7 @@ macro_rules! stamp_what_holds_of_one_part {
             handing {
                 q24_what_is_handed_out_with_its_routing_is_leased_and_the_rest_is_ready
                 q24_it_keeps_to_the_limits
+                q24_overdue_work_is_not_handed_out_with_its_routing_and_nothing_behind_it_is_lost
                 q24_it_overtakes_nobody_and_goes_to_no_paused_destination
                 q24_who_vanishes_with_it_is_taken_over_from_and_who_gives_it_back_had_it_not
                 q06_what_arrived_of_several_messages_in_one_batch_ends_each_once

@@ -51,9 +51,10 @@ local function make_deliveries(place, routing, subscriber, deadline, number, fir
 end
 
 -- Hands out what was made in a lane, in its order and as far as it may go now. Where anything else waits, it is for
--- `claim` to say whose turn it is.
+-- `claim` to say whose turn it is; and so it is for the first that is overdue, and all behind it: what the group
+-- has passed is never read.
 local handed_out = {}
-local function hand_out(lane, most, lane_rate, has_rates, rate_of)
+local function hand_out(lane, most, lane_rate, rate_of)
   local here = made[lane]
   local entries = here.entries
   local last = #entries > 0 and last_delivered(lane)
@@ -62,15 +63,11 @@ local function hand_out(lane, most, lane_rate, has_rates, rate_of)
   if not next_entry or next_entry[1] ~= entries[1] then return end
   if redis.call('ZCARD', held_of(lane)) > 0 or redis.call('ZCARD', wake_of(lane)) > 0 then return end
   local room, number = math.min(most, #entries, room_of(lane_rate)), 0
-  if has_rates then
-    while number < room do
-      local rate = rate_of(string.match(here.routes[number + 1], '^[^|]*'))
-      if room_of(rate) == 0 then break end
-      spend(rate, 1)
-      number = number + 1
-    end
-  else
-    number = room
+  while number < room do
+    local rate = rate_of(string.match(here.routes[number + 1], '^[^|]*'))
+    if tonumber(here.deadlines[number + 1]) <= now or room_of(rate) == 0 then break end
+    spend(rate, 1)
+    number = number + 1
   end
   if number == 0 then return end
   spend(lane_rate, number)
@@ -127,9 +124,8 @@ add_tallies()
 for _, from in ipairs(lanes) do
   local lane = ARGV[from]
   local lane_rate = open_rate(PREFIX .. 'rl:' .. lane, tonumber(ARGV[from + 2]), tonumber(ARGV[from + 3]))
-  local interval = tonumber(ARGV[from + 4])
-  local rate_of, close_rates = rates_of(lane, interval, tonumber(ARGV[from + 5]))
-  hand_out(lane, tonumber(ARGV[from + 1]), lane_rate, interval > 0, rate_of)
+  local rate_of, close_rates = rates_of(lane, tonumber(ARGV[from + 4]), tonumber(ARGV[from + 5]))
+  hand_out(lane, tonumber(ARGV[from + 1]), lane_rate, rate_of)
   close_rate(lane_rate)
   close_rates()
 end

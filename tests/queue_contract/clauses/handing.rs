@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use sms_broadcaster::delivery::{ChannelId, DeliveryId, Settlement};
+use sms_broadcaster::delivery::{ChannelId, DeadCause, DeliveryId, Settlement};
 use sms_broadcaster::queue::contract::{
-    Expanded, Lane, LaneLimits, MAX_BATCH, NewDelivery, Owner, Room, Settled,
+    Expanded, Expansion, Lane, LaneLimits, MAX_BATCH, NewDelivery, Owner, Room, Settled, Work,
 };
 
 use crate::queue_contract::bench::{
@@ -104,6 +104,32 @@ pub(crate) async fn q24_it_overtakes_nobody_and_goes_to_no_paused_destination<S:
     bench.deliver_all(&lane()).await;
     bench.deliver_all(&lane()).await;
     bench.assert_at_rest().await;
+}
+
+pub(crate) async fn q24_overdue_work_is_not_handed_out_with_its_routing_and_nothing_behind_it_is_lost<
+    S: Store,
+>(
+    bench: &mut Bench<S>,
+) {
+    let (router, other) = (owner("router"), owner("other"));
+    bench.accept_new((1..4).map(id)).await;
+    let routings = bench.take(&router, &Lane::inbound(), MAX_BATCH).await;
+    bench.advance(SECOND);
+    let deadlines = [MINUTE, SECOND, MINUTE];
+    let expand = |(work, deadline): (Work, _)| Expansion { deadline, ..expansion(work.lease, &[sms(1)]) };
+    let batch = routings.into_iter().zip(deadlines).map(expand).collect();
+    let expanded = bench.expand_and_claim(&router, batch, &room(EVER_SO_MUCH, LaneLimits::default())).await;
+    let mut seen = handed_out(&expanded);
+    for out in expanded.handed_out {
+        bench.settle(&router, out.lease, Settlement::Delivered).await;
+    }
+    let claimed = bench.ask(&other, &lane(), EVER_SO_MUCH).await;
+    seen.extend(ids_of(&claimed.items));
+    assert_eq!(seen, [delivery_id(&id(1), 1), delivery_id(&id(3), 1)]);
+    let buried: Vec<_> = claimed.buried.iter().map(|buried| (&buried.delivery, buried.cause)).collect();
+    assert_eq!(buried, [(&delivery_id(&id(2), 1), DeadCause::Expired)]);
+    bench.deliver(&other, claimed.items).await;
+    bench.assert_sound().await;
 }
 
 pub(crate) async fn q24_who_vanishes_with_it_is_taken_over_from_and_who_gives_it_back_had_it_not<S: Store>(
